@@ -29,7 +29,8 @@ Status err_context(const char *fmt, ...) {
     va_end(args);
     if (n < 0) n = 0;
     if ((size_t)n >= sizeof text) n = (int)sizeof text - 1;
-    snprintf(text + n, sizeof text - (size_t)n, ": %s", last.text);
+    /* A message that does not fit is cut at its end; its beginning says where. */
+    if (snprintf(text + n, sizeof text - (size_t)n, ": %s", last.text) < 0) return last.code;
     memcpy(last.text, text, sizeof text);
     return last.code;
 }

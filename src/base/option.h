@@ -12,7 +12,7 @@ typedef enum OptionType {
     OPTION_BOOL,   /* bool */
     OPTION_INT,    /* int64_t, lo..hi */
     OPTION_FLOAT,  /* double, lo..hi; never NaN */
-    OPTION_STRING, /* const char *, NULL when unset */
+    OPTION_STRING, /* const char *, NULL when unset; an empty text unsets it */
     OPTION_CHOICE, /* const char *, one of choices "a|b|c" */
     OPTION_LIST    /* StringList: YAML sequence, or comma-separated, or the flag repeated / followed by several words */
 } OptionType;
@@ -28,7 +28,7 @@ typedef struct Option {
     size_t offset;        /* of the field in the config struct */
     const char *fallback; /* default, as text; NULL: unset */
     const char *choices;  /* OPTION_CHOICE */
-    double lo, hi;        /* numbers */
+    double lo, hi;        /* numbers: allowed range; both 0: any; INFINITY: no limit on that side */
     const char *group;    /* heading in help and docs */
     const char *help;
 } Option;
@@ -53,7 +53,10 @@ void option_release(OptionSet *set);
 Status option_set(OptionSet *set, const char *name, const char *value, const char *where);
 /* "key=value" */
 Status option_assign(OptionSet *set, const char *text, const char *where);
-/* A flat YAML mapping; nested mappings only group ("model: {hidden_size: 64}" sets hidden_size). Lists for OPTION_LIST. */
+/* What `where` and `origin` say for option_parse_args; all its errors begin with it. */
+#define OPTION_COMMAND_LINE "command line"
+/* What the command line has set stays (it wins over a file, whichever is read first).
+ * A flat YAML mapping; nested mappings only group ("model: {hidden_size: 64}" sets hidden_size). Lists for OPTION_LIST. */
 Status option_load_yaml(OptionSet *set, const char *path);
 /* Command line: --flag value, --flag=value, key=value; other words go to `words` (in order). "--" ends the flags. */
 Status option_parse_args(OptionSet *set, int argc, char **argv, StringList *words);

@@ -27,6 +27,9 @@ extern const Command cmd_data, cmd_tokenizer, cmd_train, cmd_eval, cmd_generate,
 /* Records "wrong usage" (the message, then how to get help) for exit code 2. */
 Status cli_usage(const Command *self, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* 0 for TANE_OK, 2 for wrong usage (cli_usage, or an error of option_parse_args), else 1. */
+int cli_exit_code(Status status);
+
 /* stderr is a terminal / stdout is a terminal and NO_COLOR is not set. */
 bool cli_is_terminal(FILE *stream);
 bool cli_colour(FILE *stream);

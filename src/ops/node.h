@@ -23,6 +23,7 @@ struct Node {
     uint32_t backward_reads_in, backward_reads_out; /* bit k: backward reads the values of in[k] / out[k] */
     int8_t inplace[NODE_OUT];                       /* k + 1: out may lie in in[k]'s memory; 0: no */
     int8_t inplace_grad[NODE_IN];                   /* j + 1: in's gradient may lie in out[j]'s gradient; 0: no */
+    bool passes_grad;                               /* inplace_grad hands the value on: the residual's gradient */
     bool live;                                      /* backward runs */
     const void *variant;                            /* the kernel that plan chose */
     size_t scratch_bytes;                           /* one region for forward and backward */

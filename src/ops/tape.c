@@ -188,6 +188,13 @@ static Status plan_gradients(Tape *t) {
 }
 
 /* Outputs that may lie in an input's memory: nobody else may read that input, then or in backward. */
+static bool output_needed_backward(const Tape *t, const Tensor *x, int before) {
+    for (int p = 0; p < before; p++)
+        for (int m = 0; m < t->nodes[p]->n_out; m++)
+            if (t->nodes[p]->out[m] == x) return t->nodes[p]->live && t->nodes[p]->backward_reads_out >> m & 1;
+    return false;
+}
+
 static void share_memory(Tape *t) {
     for (int i = 0; i < t->n_nodes; i++) {
         Node *node = t->nodes[i];
@@ -196,17 +203,19 @@ static void share_memory(Tape *t) {
             if (k < 0 || !node->out[j] || !node->in[k]) continue;
             Tensor *x = node->in[k];
             if (!x->planned || x->consumers != 1 || x->keep || x->dtype != node->out[j]->dtype) continue;
-            bool producer_reads = false;
-            for (int p = 0; p < i; p++)
-                for (int m = 0; m < t->nodes[p]->n_out; m++)
-                    if (t->nodes[p]->out[m] == x && t->nodes[p]->live && t->nodes[p]->backward_reads_out >> m & 1)
-                        producer_reads = true;
-            if (!producer_reads && !(node->live && node->backward_reads_in >> k & 1)) node->out[j]->shares = x;
+            if (node->live && node->backward_reads_in >> k & 1) continue;
+            if (!output_needed_backward(t, x, i)) node->out[j]->shares = x;
         }
+    }
+    /* Gradients, from the loss upwards. A kernel that changes out's gradient on the way may do so only where that
+     * memory is its own; one that passes it on (residual sums) hands over the memory with the value. */
+    for (int i = t->n_nodes - 1; i >= 0; i--) {
+        Node *node = t->nodes[i];
         for (int k = 0; k < node->n_in; k++) {
             int j = node->inplace_grad[k] - 1;
             if (j < 0 || node->grad_in[k] != GRAD_SET || !node->out[j] || !node->out[j]->grad) continue;
-            if (node->in[k]->consumers == 1) node->in[k]->grad->shares = node->out[j]->grad;
+            if (node->in[k]->consumers != 1 || node->in[k]->grad->keep) continue;
+            if (node->passes_grad || !node->out[j]->grad->shares) node->in[k]->grad->shares = node->out[j]->grad;
         }
     }
 }

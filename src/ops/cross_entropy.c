@@ -1,0 +1,201 @@
+/* Final linear layer and cross-entropy as one op: the logits exist for a chunk of rows at a time.
+ *
+ *   logits = x w^T;  p = softmax(logits);  loss = -(1 - s) log p[label] - s mean_v log p[v]      (s = label smoothing)
+ *   dlogits = grad_scale (p - (1 - s) onehot(label) - s / V);  dx = dlogits w;  dw = dlogits^T x
+ *
+ * Since nothing lies behind the loss, its gradients are made in the forward, chunk by chunk, while the logits are there
+ * (Hsu et al. 2024, "Liger Kernel"): dw goes to its place at once, dx waits in a saved tensor for backward. Only rows with
+ * a label are computed: they are gathered in front of the products.
+ */
+#include "device/gemm.h"
+#include "ops/node.h"
+#include "ops/ops.h"
+#include "ops/simd.h"
+
+enum { X, W, LABELS };
+enum { LOSSES, HITS };
+enum { SAVED_DX, SAVED_ROWS };
+
+/* The logits of a chunk take at most this much. */
+static const size_t CHUNK_BYTES = (size_t)128 << 20;
+
+typedef struct CrossEntropyArgs {
+    float smoothing;
+    int64_t chunk;                /* rows */
+    Gemm logits, dx, dw;
+    size_t gathered, gemm;        /* scratch offsets; logits come first */
+} CrossEntropyArgs;
+
+#ifdef OP_FRONT
+Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float smoothing, Tensor **hits_out) {
+    if (!tape_ok(t)) return NULL;
+    if (w->rank != 2 || tensor_width(x) != w->shape[1] || tensor_rows(x) != tensor_count(labels))
+        return tape_fail(t, "cross_entropy: x must be (B, T, C), w (V, C), labels (B, T)");
+    CrossEntropyArgs args = {.smoothing = smoothing};
+    Tensor *losses = tape_activation(t, "losses", DTYPE_F32, labels->rank, labels->shape);
+    Tensor *hits = hits_out ? tape_activation(t, "hits", DTYPE_I32, labels->rank, labels->shape) : NULL;
+    Tensor *in[] = {x, w, labels}, *out[] = {losses, hits};
+    Node *node = tape_record(t, OP_cross_entropy, &args, sizeof args, in, 3, out, 2);
+    if (!node) return NULL;
+    losses->keep = true;
+    if (hits) hits->keep = true;
+    if (hits_out) *hits_out = hits;
+    tape_set_loss(t, node);
+    return losses;
+}
+#endif
+
+static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+static Status plan(Node *node) {
+    CrossEntropyArgs *a = (CrossEntropyArgs *)node->args;
+    const Tensor *x = node->in[X], *w = node->in[W];
+    DType type = x->dtype;
+    if ((type != DTYPE_F32 && type != DTYPE_BF16) || w->dtype != type)
+        return FAIL(TANE_EUNSUPPORTED, "cross_entropy: no CPU kernel for %s x %s", dtype_name(type), dtype_name(w->dtype));
+    int64_t rows = tensor_rows(x), c = tensor_width(x), v = w->shape[0];
+    int threads = omp_get_max_threads();
+    a->chunk = (int64_t)(CHUNK_BYTES / 4 / (size_t)v) / 64 * 64;
+    if (a->chunk < 64) a->chunk = 64;
+    if (a->chunk > rows) a->chunk = rows > 0 ? rows : 1;
+    a->logits = (Gemm){.m = a->chunk, .n = v, .k = c, .type = type, .out_type = DTYPE_F32, .trans_b = true,
+                       .lda = c, .ldb = c, .ldc = v};
+    /* dlogits lie in their logits' place: in bf16 each row fills the first half of its fp32 row. */
+    int64_t ld = type == DTYPE_F32 ? v : 2 * v;
+    a->dx = (Gemm){.m = a->chunk, .n = c, .k = v, .type = type, .out_type = type, .lda = ld, .ldb = c, .ldc = c};
+    a->dw = (Gemm){.m = v, .n = c, .k = a->chunk, .type = type, .out_type = DTYPE_F32, .trans_a = true,
+                   .lda = ld, .ldb = c, .ldc = c, .accumulate = true};
+    a->gathered = round64((size_t)(a->chunk * v) * 4);
+    a->gemm = a->gathered + round64((size_t)(a->chunk * c) * dtype_size(type));
+    size_t gemm = gemm_scratch(&a->logits, threads);
+    int64_t shape[] = {rows, c}, count[] = {rows + 1};
+    if (node->live) {
+        Gemm first = a->dw;
+        first.accumulate = false;
+        gemm = most(gemm, most(gemm_scratch(&a->dx, threads), most(gemm_scratch(&a->dw, threads), gemm_scratch(&first, threads))));
+        TRY_RETURN(node_save(node, type, 2, shape));
+    } else {
+        TRY_RETURN(node_save(node, type, 0, NULL));
+    }
+    TRY_RETURN(node_save(node, DTYPE_I32, 1, count)); /* rows that have a label; the last element counts them */
+    node->scratch_bytes = a->gemm + gemm;
+    return TANE_OK;
+}
+
+/* One row of logits: its loss, whether the arg max is right, and (scale != 0) dlogits in the row's own place. */
+static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothing, float scale, DType type, int32_t *hit) {
+    float top = -INFINITY, total = 0, sum_z = 0;
+    bool nan = false;
+#pragma omp simd reduction(max : top)
+    for (int64_t i = 0; i < v; i++) top = z[i] > top ? z[i] : top;
+#pragma omp simd reduction(+ : sum_z)
+    for (int64_t i = 0; i < v; i++) sum_z += z[i];
+    nan = sum_z != sum_z || top == INFINITY;
+    float at_label = z[label];
+    if (hit) {
+        /* The first of equal maxima counts, as arg max has it. */
+        int64_t first = 0;
+        while (first < label && z[first] != top) first++;
+        *hit = !nan && at_label == top && first == label;
+    }
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < v; i++) {
+        z[i] = exp_f32(z[i] - top); /* the logits are not needed any more */
+        total += z[i];
+    }
+    float log_total = logf(total) + top, loss = (1.0f - smoothing) * (log_total - at_label);
+    if (smoothing > 0.0f) loss += smoothing * (log_total - sum_z / (float)v);
+    if (nan) loss = NAN;
+    if (scale == 0.0f) return loss;
+    float inverse = scale / total, uniform = scale * smoothing / (float)v;
+#pragma omp simd
+    for (int64_t i = 0; i < v; i++) z[i] = z[i] * inverse - uniform;
+    z[label] -= scale * (1.0f - smoothing);
+    if (type != DTYPE_F32) {
+        /* In place: element i of bf16 is written over the fp32 elements i/2, which have been read by then. */
+        Half *h = (Half *)z;
+        float block[256];
+        for (int64_t i = 0; i < v; i += 256) {
+            int64_t n = v - i < 256 ? v - i : 256;
+            memcpy(block, z + i, (size_t)n * 4);
+            store_row(h + i, block, type, n);
+        }
+    }
+    return loss;
+}
+
+static Status forward(const Node *node, const TapeRun *run) {
+    const CrossEntropyArgs *a = node->args;
+    const Tensor *x = node->in[X], *w = node->in[W];
+    const int32_t *labels = node->in[LABELS]->data;
+    float *losses = node->out[LOSSES]->data, *z = node->scratch;
+    int32_t *hits = node->out[HITS] ? node->out[HITS]->data : NULL, *which = node->saved[SAVED_ROWS]->data;
+    char *scratch = node->scratch;
+    void *gathered = scratch + a->gathered, *gemm = scratch + a->gemm;
+    int64_t rows = tensor_rows(x), c = tensor_width(x), v = w->shape[0];
+    size_t row_bytes = (size_t)c * dtype_size(x->dtype);
+    bool want_dx = node->live && node->grad_in[X], want_dw = node->live && node->grad_in[W];
+    float scale = node->live ? run->grad_scale : 0.0f;
+    int32_t n = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        losses[i] = 0.0f;
+        if (hits) hits[i] = 0;
+        if (labels[i] == -100) continue;
+        if (labels[i] < 0 || labels[i] >= v)
+            return FAIL(TANE_EINVAL, "label %d at row %lld is outside 0..%lld: the data and the model do not fit", labels[i],
+                        (long long)i, (long long)v - 1);
+        which[n++] = (int32_t)i;
+    }
+    which[rows] = n;
+    if (want_dw && n == 0 && !node_adds(node, W, run))
+        memset(node->in[W]->grad->data, 0, tensor_bytes(node->in[W]->grad));
+    for (int64_t from = 0; from < n; from += a->chunk) {
+        int64_t m = n - from < a->chunk ? n - from : a->chunk;
+        for (int64_t i = 0; i < m; i++)
+            memcpy((char *)gathered + (size_t)i * row_bytes, (const char *)x->data + (size_t)which[from + i] * row_bytes, row_bytes);
+        Gemm g = a->logits;
+        g.m = m;
+        TRY_RETURN(gemm_run(&g, gathered, w->data, z, NULL, gemm));
+#pragma omp parallel for schedule(static) if (m * v > 4096)
+        for (int64_t i = 0; i < m; i++) {
+            int64_t row = which[from + i];
+            losses[row] = loss_row(z + i * v, v, labels[row], a->smoothing, scale, x->dtype, hits ? hits + row : NULL);
+        }
+        if (want_dw) {
+            g = a->dw;
+            g.k = m;
+            g.accumulate = from > 0 || node_adds(node, W, run);
+            TRY_RETURN(gemm_run(&g, z, gathered, node->in[W]->grad->data, NULL, gemm));
+        }
+        if (want_dx) {
+            g = a->dx;
+            g.m = m;
+            char *to = (char *)node->saved[SAVED_DX]->data + (size_t)from * row_bytes;
+            TRY_RETURN(gemm_run(&g, z, w->data, to, NULL, gemm));
+        }
+    }
+    return TANE_OK;
+}
+
+/* dx of the labelled rows goes back to their places; the others have none. */
+static Status backward(const Node *node, const TapeRun *run) {
+    if (!node->grad_in[X]) return TANE_OK;
+    const Tensor *dx = node->in[X]->grad;
+    const int32_t *which = node->saved[SAVED_ROWS]->data;
+    int64_t rows = tensor_rows(dx), c = tensor_width(dx), n = which[rows];
+    DType type = dx->dtype;
+    bool add = node_adds(node, X, run);
+    if (!add) memset(dx->data, 0, tensor_bytes(dx));
+#pragma omp parallel for schedule(static) if (n * c > 16384)
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < c; j += 256) {
+            float a[256], tmp[256];
+            int64_t m = c - j < 256 ? c - j : 256;
+            load_row(a, row_at(node->saved[SAVED_DX]->data, type, i * c + j), type, m);
+            store_row_add(row_at_mut(dx->data, type, which[i] * c + j), a, type, m, add, tmp);
+        }
+    return TANE_OK;
+}
+
+OP_KERNEL(cross_entropy, plan, forward, backward)

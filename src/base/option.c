@@ -306,6 +306,11 @@ Status option_assign(OptionSet *set, const char *text, const char *where) {
     return set_named(set, text, (size_t)(equals - text), equals + 1, where);
 }
 
+Status option_number(const char *name, const char *text, const char *where, double lo, double hi, double *out) {
+    const Option row = {.name = name, .type = OPTION_FLOAT, .lo = lo, .hi = hi};
+    return parse_float(&row, text, where, out);
+}
+
 bool option_is_set(const OptionSet *set, const char *name) {
     size_t i = find_row(set->table, name, strlen(name));
     return i != NONE && set->origin[i];
@@ -615,6 +620,7 @@ Status option_parse_args(OptionSet *set, int argc, char **argv, StringList *word
 /* The shortest digits that read back to the same double; with a point, as YAML 1.1 readers want it. */
 static Status write_number(Str *out, double value) {
     char text[48];
+    if (value == floor(value) && fabs(value) < 1e15) return str_printf(out, "%.1f", value);
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, value);
         if (strtod(text, NULL) == value) break;
@@ -710,14 +716,12 @@ static Status write_wrapped(Str *out, const char *text, int at) {
     return str_add(out, "\n", 1);
 }
 
-/* Help, then what the value may be and what it is by default. */
+/* Help, then the choices and what it is by default. Ranges are left to the docs and to errors: most are obvious. */
 static Status full_help(const Option *row, Str *out) {
     char wanted[256];
     describe(row, wanted, sizeof wanted);
     TRY_RETURN(str_printf(out, "%s", row->help));
-    bool limits = row->type == OPTION_CHOICE ||
-                  ((row->type == OPTION_INT || row->type == OPTION_FLOAT) && has_limits(row));
-    if (limits) TRY_RETURN(str_printf(out, "; %s", wanted));
+    if (row->type == OPTION_CHOICE) TRY_RETURN(str_printf(out, "; %s", wanted));
     const char *fallback = row->fallback ? row->fallback : row->type == OPTION_BOOL ? "false" : NULL;
     return fallback && *fallback ? str_printf(out, " (default %s)", fallback) : TANE_OK;
 }

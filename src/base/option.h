@@ -62,6 +62,8 @@ Status option_load_yaml(OptionSet *set, const char *path);
 Status option_parse_args(OptionSet *set, int argc, char **argv, StringList *words);
 /* Every row with its value, grouped, as YAML that option_load_yaml reads back to the same config. */
 Status option_write_yaml(const OptionSet *set, Str *out);
+/* One strict number from an item of a list; errors as for a row called `name`. */
+Status option_number(const char *name, const char *text, const char *where, double lo, double hi, double *out);
 bool option_is_set(const OptionSet *set, const char *name);
 /* Help text: rows by group with type, default and help. `markdown` gives the table used in docs. */
 Status option_help(const OptionTable *table, bool markdown, Str *out);

@@ -34,6 +34,6 @@ bool cli_colour(FILE *stream) {
 
 int cli_width(FILE *stream) {
     struct winsize size;
-    if (cli_is_terminal(stream) && ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col >= 20) return size.ws_col;
-    return 80;
+    bool known = cli_is_terminal(stream) && ioctl(fileno(stream), TIOCGWINSZ, &size) == 0;
+    return known && size.ws_col >= 20 ? size.ws_col : 80;
 }

@@ -24,7 +24,8 @@ static const Command tane = {
         "  tane runs list                                    what was trained, and how well it did\n",
     .sub = commands,
     .details = "`tane help COMMAND` tells more about one of them; `tane --version` prints the version.\n"
-               "Data goes to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage.\n",
+               "Data goes to standard output, messages to standard error.\n"
+               "Exit codes: 0 done, 1 failed, 2 wrong usage.\n",
 };
 
 /* ---- finding ---- */

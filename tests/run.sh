@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the test programs given as arguments, one after another. Prints one line a program, the whole output of those that
-# fail, and at the end exactly "N passed, N failed, N skipped". A crash, a time-out (TEST_TIMEOUT seconds, 600) and a
-# program that ends badly without naming a test count as failures. The exit code says whether all is well.
+# Runs the test programs given as arguments, one after another. Prints one line a program, the whole output of those
+# that fail, and at the end exactly "N passed, N failed, N skipped". A crash, a time-out (TEST_TIMEOUT seconds, 600)
+# and a program that ends badly without naming a test count as failures. The exit code says whether all is well.
 set -u
 
 limit=${TEST_TIMEOUT:-600}

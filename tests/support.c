@@ -191,7 +191,8 @@ size_t test_fail_disk_calls(TestBody body, int error, void (*prepare)(void *), v
         test_fault_install(&f);
         Status st = body(ctx);
         test_fault_remove();
-        if (f.reached && st == TANE_OK) fail_msg("disk call %zu (operation %d) failed and nobody said so", n, (int)f.op);
+        if (f.reached && st == TANE_OK)
+            fail_msg("disk call %zu (operation %d) failed and nobody said so", n, (int)f.op);
         if (!f.reached && st != TANE_OK)
             fail_msg("without any failure the result was %s: %s", tane_status_name(st), err_message());
         check(ctx);

@@ -34,7 +34,8 @@ static void values_are_read_and_written(void **state) {
 static void strings_are_decoded(void **state) {
     (void)state;
     json_t *value = parse("\"\\u00e9\\ud83d\\ude00\\n\\t\\\\\\/\\\"\\b\\f\\r\\u0001 \xe7\xa8\xae \\u20ac\"");
-    assert_string_equal(json_string_value(value), "\xc3\xa9\xf0\x9f\x98\x80\n\t\\/\"\b\f\r\x01 \xe7\xa8\xae \xe2\x82\xac");
+    assert_string_equal(json_string_value(value),
+                        "\xc3\xa9\xf0\x9f\x98\x80\n\t\\/\"\b\f\r\x01 \xe7\xa8\xae \xe2\x82\xac");
     json_decref(value);
     assert_prints("\"\\u00e9\\n\\u0001\\\"\\\\\"", "\"\xc3\xa9\\n\\u0001\\\"\\\\\"");
 }
@@ -42,8 +43,8 @@ static void strings_are_decoded(void **state) {
 static void reals_survive(void **state) {
     (void)state;
     assert_prints("[0.1, 1e-5, 3.0, 1E2, -0.0]", "[0.1,1e-05,3.0,100.0,-0.0]");
-    static const double values[] = {0.1, 1.0 / 3, 1e-5, 5e-324, 1.7976931348623157e308, 6.02214076e23, -1e-300, 2.5, 1e16,
-                                    123456789.123456789, 0x1.fffffffffffffp-3};
+    static const double values[] = {0.1, 1.0 / 3, 1e-5, 5e-324, 1.7976931348623157e308, 6.02214076e23, -1e-300, 2.5,
+                                    1e16, 123456789.123456789, 0x1.fffffffffffffp-3};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
         json_t *real = json_real(values[i]);
         Str out = {0};
@@ -117,6 +118,65 @@ static void a_nul_byte_is_no_end(void **state) {
     json_t *value;
     assert_error(json_read_text("x", "[1]\0", 4, &value), TANE_EFORMAT, "found the byte 0x00");
     assert_error(json_read_text("x", "\"a\\\0\"", 5, &value), TANE_EFORMAT, "unknown escape");
+}
+
+static void invalid_text_is_not_written(void **state) {
+    (void)state;
+    Str out = {0};
+    assert_error(json_write_text(&out, "abc\xff", 4), TANE_EINVAL, "\"abc\": the byte 0xff is not UTF-8");
+    str_free(&out);
+}
+
+/* The format of a small table: {"name": [n, "text"], ...}. */
+static Status read_table(const char *text, Str *out) {
+    JsonReader r;
+    Status st = TANE_OK;
+    const char *key, *word;
+    size_t n;
+    int64_t number;
+    bool more;
+    json_reader_init(&r, "t", text, strlen(text));
+    TRY(json_begin(&r, '{'));
+    for (;;) {
+        TRY(json_more(&r, '}', &more));
+        if (!more) break;
+        TRY(json_next_key(&r, &key, &n));
+        TRY(str_printf(out, "%s/%zu ", key, n));
+        TRY(json_begin(&r, '['));
+        TRY(json_more(&r, ']', &more));
+        if (!more) TRY(json_reader_fail(&r, "empty row"));
+        TRY(json_next_int(&r, &number));
+        TRY(json_more(&r, ']', &more));
+        if (!more) TRY(json_reader_fail(&r, "no text"));
+        TRY(json_next_text(&r, &word, &n));
+        TRY(str_printf(out, "%d %s;", (int)number, word));
+        TRY(json_more(&r, ']', &more));
+        if (more) TRY(json_reader_fail(&r, "too long"));
+    }
+    TRY(json_end(&r));
+out:
+    json_reader_free(&r);
+    return st;
+}
+
+static void the_reader_checks_each_step(void **state) {
+    (void)state;
+    Str out = {0};
+    assert_ok(read_table(" {\"a\\n\" : [1 , \"x\"], \"b\":[-2,\"\"] } ", &out));
+    assert_string_equal(out.text, "a\n/2 1 x;b/1 -2 ;");
+    assert_ok(read_table("{}", &out));
+    assert_error(read_table("[]", &out), TANE_EFORMAT, "t:1:1: expected '{', found '['");
+    assert_error(read_table("", &out), TANE_EFORMAT, "expected '{', found the end of the text");
+    assert_error(read_table("{\"a\":1}", &out), TANE_EFORMAT, "t:1:6: expected '[', found '1'");
+    assert_error(read_table("{\"a\":[]}", &out), TANE_EFORMAT, "t:1:6: empty row");
+    assert_error(read_table("{\"a\":[1.5,\"\"]}", &out), TANE_EFORMAT, "expected a whole number, found 1.5");
+    assert_error(read_table("{\"a\":[\"\"]}", &out), TANE_EFORMAT, "expected a whole number, found '\"'");
+    assert_error(read_table("{\"a\":[1,2]}", &out), TANE_EFORMAT, "expected text in double quotes, found '2'");
+    assert_error(read_table("{\"a\":[1,\"\",]}", &out), TANE_EFORMAT, "remove this comma");
+    assert_error(read_table("{\"a\":[1,\"\"]", &out), TANE_EFORMAT, "expected ',' or '}', found the end");
+    assert_error(read_table("{,}", &out), TANE_EFORMAT, "expected a key in double quotes, found ','");
+    assert_error(read_table("{} {}", &out), TANE_EFORMAT, "expected nothing more");
+    str_free(&out);
 }
 
 static void deep_nesting_is_refused(void **state) {
@@ -198,9 +258,9 @@ static void members_are_checked(void **state) {
 }
 
 static Status round_trip(void *path) {
-    static const char text[] = "{\"a long key of more than sixteen characters\": [1, 2.5, \"text \\u00e9 and more and more "
-                               "and more, longer than the first buffer of sixty-four\", {\"b\": [[], null]}], "
-                               "\"c\": 1, \"d\": 2, \"e\": 3, \"f\": 4, \"g\": 5, \"h\": 6, \"i\": 7, \"j\": 8, \"k\": 9}";
+    static const char text[] = "{\"a long key of more than sixteen characters\": [1, 2.5, \"text \\u00e9 and more and "
+                               "more and more, longer than the first buffer of 64\", {\"b\": [[], null]}], "
+                               "\"c\": 1, \"d\": 2, \"e\": 3, \"f\": 4, \"g\": 5, \"h\": 6, \"i\": 7, \"j\": 8}";
     json_t *value = NULL, *again = NULL;
     Status st = TANE_OK;
     TRY(json_read_text("x", text, sizeof text - 1, &value));
@@ -224,7 +284,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(values_are_read_and_written), TEST(strings_are_decoded),         TEST(reals_survive),
         TEST(errors_name_the_place),       TEST(a_nul_byte_is_no_end),        TEST(deep_nesting_is_refused),
-        TEST(files_are_read_and_written),  TEST(members_are_checked),         TEST(every_allocation_may_fail),
+        TEST(files_are_read_and_written),  TEST(members_are_checked),         TEST(invalid_text_is_not_written),
+        TEST(the_reader_checks_each_step), TEST(every_allocation_may_fail),
     };
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);
 }

@@ -120,8 +120,8 @@ static Status open_for_read(const char *path, int *fd, struct stat *st) {
 }
 
 static Status too_large(const char *path, size_t max_bytes) {
-    return FAIL(TANE_EFORMAT, "%s: larger than the %zu bytes (%.1f MiB) such a file may have; is it the right file?", path,
-                max_bytes, (double)max_bytes / 1048576.0);
+    return FAIL(TANE_EFORMAT, "%s: larger than the %zu bytes (%.1f MiB) such a file may have; is it the right file?",
+                path, max_bytes, (double)max_bytes / 1048576.0);
 }
 
 Status file_read(const char *path, size_t max_bytes, char **data, size_t *len) {
@@ -473,7 +473,8 @@ static Status make_one(const char *path) {
     if (ask(FILE_OP_MKDIR, path) == 0 && mkdir(path, 0777) == 0) return TANE_OK;
     if (errno != EEXIST) return sys_error(path, "make this folder", errno);
     if (dir_exists(path)) return TANE_OK; /* somebody else was faster */
-    return FAIL(TANE_EIO, "%s: cannot make this folder: a file of that name is there; move it or choose another name", path);
+    return FAIL(TANE_EIO, "%s: cannot make this folder: a file of that name is there; move it or choose another name",
+                path);
 }
 
 Status dir_make(const char *path) {

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <locale.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,16 +29,10 @@ static Status no_memory(const char *where) { return FAIL(TANE_ENOMEM, "%s: out o
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
-typedef struct Parser {
-    const char *where, *text, *p, *end;
-    int depth;
-    Str stack; /* keys and strings being decoded; each user takes back what it pushed */
-} Parser;
-
 /* "<where>:<line>:<column>: ..." for the character at `at`; columns count characters, not bytes. */
-__attribute__((format(printf, 3, 4))) static Status bad(const Parser *ps, const char *at, const char *fmt, ...) {
+static Status fail_at(const JsonReader *r, const char *at, const char *fmt, va_list args) {
     size_t line = 1, column = 1;
-    for (const char *c = ps->text; c < at; c++) {
+    for (const char *c = r->text; c < at; c++) {
         if (*c == '\n') {
             line++;
             column = 1;
@@ -46,24 +41,37 @@ __attribute__((format(printf, 3, 4))) static Status bad(const Parser *ps, const 
         }
     }
     char text[512];
+    vsnprintf(text, sizeof text, fmt, args);
+    return FAIL(TANE_EFORMAT, "%s:%zu:%zu: %s", r->where, line, column, text);
+}
+
+__attribute__((format(printf, 3, 4))) static Status bad(const JsonReader *r, const char *at, const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
+    Status st = fail_at(r, at, fmt, args);
     va_end(args);
-    return FAIL(TANE_EFORMAT, "%s:%zu:%zu: %s", ps->where, line, column, text);
+    return st;
+}
+
+Status json_reader_fail(const JsonReader *r, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    Status st = fail_at(r, r->at, fmt, args);
+    va_end(args);
+    return st;
 }
 
 /* How a message shows the character at `at`. */
-static const char *shown(const Parser *ps, const char *at, char out[16]) {
-    unsigned char c = at < ps->end ? (unsigned char)*at : 0;
-    if (at >= ps->end) return "the end of the text";
+static const char *shown(const JsonReader *r, const char *at, char out[16]) {
+    unsigned char c = at < r->end ? (unsigned char)*at : 0;
+    if (at >= r->end) return "the end of the text";
     if (c < 0x20 || c >= 0x7f) snprintf(out, 16, "the byte 0x%02x", c);
     else snprintf(out, 16, "'%c'", c);
     return out;
 }
 
-static void skip_space(Parser *ps) {
-    while (ps->p < ps->end && (*ps->p == ' ' || *ps->p == '\n' || *ps->p == '\r' || *ps->p == '\t')) ps->p++;
+static void skip_space(JsonReader *r) {
+    while (r->p < r->end && (*r->p == ' ' || *r->p == '\n' || *r->p == '\r' || *r->p == '\t')) r->p++;
 }
 
 /* Length of the well-formed UTF-8 character at p (no overlong forms, no surrogates, at most U+10FFFF), or 0. */
@@ -82,239 +90,321 @@ static int utf8_length(const char *text, const char *end) {
     return n;
 }
 
-static Status push_code_point(Parser *ps, uint32_t c) {
+static Status push_code_point(JsonReader *r, uint32_t c) {
     char b[4];
     int n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
     static const uint8_t lead[] = {0, 0x00, 0xc0, 0xe0, 0xf0};
     for (int i = n - 1; i > 0; i--, c >>= 6) b[i] = (char)(0x80 | (c & 0x3f));
     b[0] = (char)(lead[n] | c);
-    return str_add(&ps->stack, b, (size_t)n);
+    return str_add(&r->stack, b, (size_t)n);
 }
 
 /* The four hex digits behind "\u". */
-static Status parse_hex4(Parser *ps, uint32_t *out) {
+static Status parse_hex4(JsonReader *r, uint32_t *out) {
     *out = 0;
-    for (int i = 0; i < 4; i++, ps->p++) {
-        char c = ps->p < ps->end ? *ps->p : 0, lower = (char)(c | 0x20);
+    for (int i = 0; i < 4; i++, r->p++) {
+        char c = r->p < r->end ? *r->p : 0, lower = (char)(c | 0x20);
         bool digit = c >= '0' && c <= '9';
-        if (!digit && !(lower >= 'a' && lower <= 'f')) return bad(ps, ps->p, "\\u needs four hexadecimal digits");
+        if (!digit && !(lower >= 'a' && lower <= 'f')) return bad(r, r->p, "\\u needs four hexadecimal digits");
         *out = *out << 4 | (uint32_t)(digit ? c - '0' : lower - 'a' + 10);
     }
     return TANE_OK;
 }
 
 /* What follows a backslash. */
-static Status parse_escape(Parser *ps) {
+static Status parse_escape(JsonReader *r) {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
-    const char *at = ps->p - 1, *name = ps->p < ps->end && *ps->p ? strchr(names, *ps->p) : NULL;
+    const char *at = r->p - 1, *name = r->p < r->end && *r->p ? strchr(names, *r->p) : NULL;
     if (name) {
-        ps->p++;
-        return str_add(&ps->stack, &values[name - names], 1);
+        r->p++;
+        return str_add(&r->stack, &values[name - names], 1);
     }
-    if (ps->p >= ps->end || *ps->p != 'u')
-        return bad(ps, at, "unknown escape; a backslash itself is written \\\\, a newline \\n");
-    ps->p++;
+    if (r->p >= r->end || *r->p != 'u')
+        return bad(r, at, "unknown escape; a backslash itself is written \\\\, a newline \\n");
+    r->p++;
     uint32_t c, low;
-    TRY_RETURN(parse_hex4(ps, &c));
-    if (c == 0) return bad(ps, at, "\\u0000 is not allowed in text; remove it");
-    if (c < 0xd800 || c > 0xdfff) return push_code_point(ps, c);
-    if (c > 0xdbff || ps->end - ps->p < 2 || ps->p[0] != '\\' || ps->p[1] != 'u')
-        return bad(ps, at, "\\u%04x is half of a surrogate pair; write both halves or the character itself", c);
-    ps->p += 2;
-    TRY_RETURN(parse_hex4(ps, &low));
+    TRY_RETURN(parse_hex4(r, &c));
+    if (c == 0) return bad(r, at, "\\u0000 is not allowed in text; remove it");
+    if (c < 0xd800 || c > 0xdfff) return push_code_point(r, c);
+    if (c > 0xdbff || r->end - r->p < 2 || r->p[0] != '\\' || r->p[1] != 'u')
+        return bad(r, at, "\\u%04x is half of a surrogate pair; write both halves or the character itself", c);
+    r->p += 2;
+    TRY_RETURN(parse_hex4(r, &low));
     if (low < 0xdc00 || low > 0xdfff)
-        return bad(ps, at, "\\u%04x\\u%04x is not a surrogate pair; write the character itself", c, low);
-    return push_code_point(ps, 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00));
+        return bad(r, at, "\\u%04x\\u%04x is not a surrogate pair; write the character itself", c, low);
+    return push_code_point(r, 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00));
 }
 
 /* A string, decoded onto the stack and NUL-terminated there; the opening quote is at p. */
-static Status parse_string(Parser *ps, size_t *offset, size_t *length) {
-    const char *open = ps->p++;
-    *offset = ps->stack.len;
+static Status parse_string(JsonReader *r, size_t *offset, size_t *length) {
+    const char *open = r->p++;
+    *offset = r->stack.len;
     for (;;) {
-        const char *run = ps->p;
-        while (ps->p < ps->end && *ps->p != '"' && *ps->p != '\\' && (unsigned char)*ps->p >= 0x20) {
-            int n = utf8_length(ps->p, ps->end);
-            if (!n) return bad(ps, ps->p, "the byte 0x%02x is not UTF-8; save the text as UTF-8", (unsigned char)*ps->p);
-            ps->p += n;
+        const char *run = r->p;
+        while (r->p < r->end && *r->p != '"' && *r->p != '\\' && (unsigned char)*r->p >= 0x20) {
+            int n = utf8_length(r->p, r->end);
+            if (!n) return bad(r, r->p, "the byte 0x%02x is not UTF-8; save the text as UTF-8", (unsigned char)*r->p);
+            r->p += n;
         }
-        TRY_RETURN(str_add(&ps->stack, run, (size_t)(ps->p - run)));
-        if (ps->p >= ps->end) return bad(ps, open, "this string has no closing quote");
-        if (*ps->p == '"') break;
-        if (*ps->p == '\n') return bad(ps, open, "this string has no closing quote on its line; a newline is written \\n");
-        if (*ps->p != '\\')
-            return bad(ps, ps->p, "control character 0x%02x in a string; write it as \\u%04x", *ps->p, *ps->p);
-        ps->p++;
-        TRY_RETURN(parse_escape(ps));
+        TRY_RETURN(str_add(&r->stack, run, (size_t)(r->p - run)));
+        if (r->p >= r->end) return bad(r, open, "this string has no closing quote");
+        if (*r->p == '"') break;
+        if (*r->p == '\n')
+            return bad(r, open, "this string has no closing quote on its line; a newline is written \\n");
+        if (*r->p != '\\')
+            return bad(r, r->p, "control character 0x%02x in a string; write it as \\u%04x", *r->p, *r->p);
+        r->p++;
+        TRY_RETURN(parse_escape(r));
     }
-    ps->p++;
-    *length = ps->stack.len - *offset;
-    return str_add(&ps->stack, "", 1);
+    r->p++;
+    *length = r->stack.len - *offset;
+    return str_add(&r->stack, "", 1);
 }
 
-static bool skip_digits(Parser *ps) {
-    const char *from = ps->p;
-    while (ps->p < ps->end && *ps->p >= '0' && *ps->p <= '9') ps->p++;
-    return ps->p > from;
+static bool skip_digits(JsonReader *r) {
+    const char *from = r->p;
+    while (r->p < r->end && *r->p >= '0' && *r->p <= '9') r->p++;
+    return r->p > from;
 }
 
-static Status parse_number(Parser *ps, json_t **out) {
-    const char *from = ps->p;
-    bool real = false;
-    if (*ps->p == '-') ps->p++;
-    const char *first = ps->p;
-    if (!skip_digits(ps)) return bad(ps, from, "'-' without a number");
-    if (*first == '0' && ps->p - first > 1) return bad(ps, from, "a number must not begin with 0; remove the zeros");
-    if (ps->p < ps->end && *ps->p == '.') {
-        real = true;
-        ps->p++;
-        if (!skip_digits(ps)) return bad(ps, from, "a digit is missing behind the decimal point");
+typedef struct Number {
+    bool is_real;
+    double real;
+    int64_t integer;
+} Number;
+
+static bool is_number_start(char c) { return c == '-' || (c >= '0' && c <= '9'); }
+
+/* How much of a long token a message shows. */
+static int clip(ptrdiff_t n) { return n > 40 ? 40 : (int)n; }
+
+static Status parse_number(JsonReader *r, Number *out) {
+    const char *from = r->p;
+    out->is_real = false;
+    if (*r->p == '-') r->p++;
+    const char *first = r->p;
+    if (!skip_digits(r)) return bad(r, from, "'-' without a number");
+    if (*first == '0' && r->p - first > 1) return bad(r, from, "a number must not begin with 0; remove the zeros");
+    if (r->p < r->end && *r->p == '.') {
+        out->is_real = true;
+        r->p++;
+        if (!skip_digits(r)) return bad(r, from, "a digit is missing behind the decimal point");
     }
-    if (ps->p < ps->end && (*ps->p == 'e' || *ps->p == 'E')) {
-        real = true;
-        ps->p++;
-        if (ps->p < ps->end && (*ps->p == '+' || *ps->p == '-')) ps->p++;
-        if (!skip_digits(ps)) return bad(ps, from, "a digit is missing in the exponent");
+    if (r->p < r->end && (*r->p == 'e' || *r->p == 'E')) {
+        out->is_real = true;
+        r->p++;
+        if (r->p < r->end && (*r->p == '+' || *r->p == '-')) r->p++;
+        if (!skip_digits(r)) return bad(r, from, "a digit is missing in the exponent");
     }
-    size_t offset = ps->stack.len;
-    TRY_RETURN(str_add(&ps->stack, from, (size_t)(ps->p - from)));
-    const char *text = ps->stack.text + offset;
-    int shown_length = ps->p - from > 40 ? 40 : (int)(ps->p - from);
-    ps->stack.len = offset;
-    if (real) {
-        double x = strtod_l(text, NULL, c_locale);
-        if (x - x != 0) return bad(ps, from, "%.*s is too large for a number", shown_length, from);
-        *out = json_real(x);
-    } else {
-        errno = 0;
-        long long x = strtoll(text, NULL, 10);
-        if (errno) return bad(ps, from, "%.*s does not fit in 64 bits", shown_length, from);
-        *out = json_integer(x);
-    }
-    return *out ? TANE_OK : no_memory(ps->where);
+    /* The text need not end here with a NUL: a copy on the stack does. */
+    size_t offset = r->stack.len;
+    TRY_RETURN(str_add(&r->stack, from, (size_t)(r->p - from)));
+    r->stack.len = offset;
+    errno = 0;
+    if (out->is_real) out->real = strtod_l(r->stack.text + offset, NULL, c_locale);
+    else out->integer = strtoll(r->stack.text + offset, NULL, 10);
+    int n = clip(r->p - from);
+    if (out->is_real && isinf(out->real)) return bad(r, from, "%.*s is too large for a number", n, from);
+    if (!out->is_real && errno) return bad(r, from, "%.*s does not fit in 64 bits", n, from);
+    return TANE_OK;
 }
 
-static Status parse_word(Parser *ps, json_t **out) {
+static Status parse_word(JsonReader *r, json_t **out) {
     static const struct {
         const char *text;
         json_t *(*make)(void);
     } words[] = {{"true", json_true}, {"false", json_false}, {"null", json_null}};
-    size_t n = 0, room = (size_t)(ps->end - ps->p);
-    while (n < room && ((ps->p[n] | 0x20) >= 'a' && (ps->p[n] | 0x20) <= 'z')) n++;
+    size_t n = 0, room = (size_t)(r->end - r->p);
+    while (n < room && ((r->p[n] | 0x20) >= 'a' && (r->p[n] | 0x20) <= 'z')) n++;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        if (strlen(words[i].text) != n || memcmp(words[i].text, ps->p, n) != 0) continue;
-        ps->p += n;
+        if (strlen(words[i].text) != n || memcmp(words[i].text, r->p, n) != 0) continue;
+        r->p += n;
         *out = words[i].make();
         return TANE_OK;
     }
     char one[16];
     if (n > 0)
-        return bad(ps, ps->p, "%.*s is not a JSON value; text goes in double quotes, and the words are true, false, null",
-                   n > 40 ? 40 : (int)n, ps->p);
-    if (room && *ps->p == '\'') return bad(ps, ps->p, "text goes in double quotes, not in single ones");
-    return bad(ps, ps->p, "expected a value, found %s", shown(ps, ps->p, one));
+        return bad(r, r->p, "%.*s is not a JSON value; text goes in double quotes, words are true, false and null",
+                   clip((ptrdiff_t)n), r->p);
+    if (room && *r->p == '\'') return bad(r, r->p, "text goes in double quotes, not in single ones");
+    return bad(r, r->p, "expected a value, found %s", shown(r, r->p, one));
 }
 
-static Status parse_value(Parser *ps, json_t **out);
-
-/* Behind an element: true when another one follows, false behind the closing bracket. */
-static Status parse_comma(Parser *ps, char close, bool *more) {
+Status json_begin(JsonReader *r, char bracket) {
     char one[16];
-    skip_space(ps);
-    *more = ps->p < ps->end && *ps->p == ',';
-    if (!*more && (ps->p >= ps->end || *ps->p != close))
-        return bad(ps, ps->p, "expected ',' or '%c', found %s", close, shown(ps, ps->p, one));
-    const char *comma = ps->p++;
-    if (!*more) return TANE_OK;
-    skip_space(ps);
-    if (ps->p < ps->end && *ps->p == close) return bad(ps, comma, "remove this comma: nothing follows it");
+    skip_space(r);
+    r->at = r->p;
+    if (r->p >= r->end || *r->p != bracket)
+        return bad(r, r->p, "expected '%c', found %s", bracket, shown(r, r->p, one));
+    if (r->depth == MAX_DEPTH) return bad(r, r->p, "nested deeper than %d levels", MAX_DEPTH);
+    r->depth++;
+    r->p++;
+    r->fresh = true;
     return TANE_OK;
 }
 
-static Status parse_array(Parser *ps, json_t *array) {
-    ps->p++;
-    skip_space(ps);
-    bool more = ps->p >= ps->end || *ps->p != ']';
-    if (!more) ps->p++;
-    while (more) {
-        json_t *value;
-        TRY_RETURN(parse_value(ps, &value));
-        if (json_array_append_new(array, value)) return no_memory(ps->where);
-        TRY_RETURN(parse_comma(ps, ']', &more));
-    }
-    return TANE_OK;
-}
-
-static Status parse_object(Parser *ps, json_t *object) {
+Status json_more(JsonReader *r, char bracket, bool *more) {
     char one[16];
-    ps->p++;
-    skip_space(ps);
-    bool more = ps->p >= ps->end || *ps->p != '}';
-    if (!more) ps->p++;
-    while (more) {
-        size_t offset, length;
-        json_t *value;
-        const char *at = ps->p;
-        if (ps->p >= ps->end || *ps->p != '"')
-            return bad(ps, ps->p, "expected a key in double quotes, found %s", shown(ps, ps->p, one));
-        TRY_RETURN(parse_string(ps, &offset, &length));
-        if (json_object_get(object, ps->stack.text + offset))
-            return bad(ps, at, "the key \"%.80s\" is there twice; keep one of them", ps->stack.text + offset);
-        skip_space(ps);
-        if (ps->p >= ps->end || *ps->p != ':')
-            return bad(ps, ps->p, "expected ':' behind the key \"%.80s\", found %s", ps->stack.text + offset,
-                       shown(ps, ps->p, one));
-        ps->p++;
-        TRY_RETURN(parse_value(ps, &value));
-        if (json_object_set_new_nocheck(object, ps->stack.text + offset, value)) return no_memory(ps->where);
-        ps->stack.len = offset;
-        TRY_RETURN(parse_comma(ps, '}', &more));
+    bool first = r->fresh;
+    skip_space(r);
+    r->fresh = false;
+    *more = true;
+    if (r->p < r->end && *r->p == bracket) {
+        r->p++;
+        r->depth--;
+        *more = false;
+        return TANE_OK;
     }
+    if (first) return TANE_OK; /* what follows is looked at by whoever reads it */
+    if (r->p >= r->end || *r->p != ',')
+        return bad(r, r->p, "expected ',' or '%c', found %s", bracket, shown(r, r->p, one));
+    const char *comma = r->p++;
+    skip_space(r);
+    if (r->p < r->end && *r->p == bracket) return bad(r, comma, "remove this comma: nothing follows it");
     return TANE_OK;
 }
 
-static Status parse_container(Parser *ps, bool object, json_t **out) {
-    if (ps->depth == MAX_DEPTH) return bad(ps, ps->p, "nested deeper than %d levels", MAX_DEPTH);
+/* A key, left on the stack. */
+static Status parse_key(JsonReader *r, size_t *offset, size_t *n) {
+    char one[16];
+    skip_space(r);
+    r->at = r->p;
+    if (r->p >= r->end || *r->p != '"')
+        return bad(r, r->p, "expected a key in double quotes, found %s", shown(r, r->p, one));
+    TRY_RETURN(parse_string(r, offset, n));
+    skip_space(r);
+    if (r->p >= r->end || *r->p != ':')
+        return bad(r, r->p, "expected ':' behind the key \"%.80s\", found %s", r->stack.text + *offset,
+                   shown(r, r->p, one));
+    r->p++;
+    return TANE_OK;
+}
+
+Status json_next_key(JsonReader *r, const char **key, size_t *n) {
+    size_t offset;
+    r->stack.len = 0;
+    TRY_RETURN(parse_key(r, &offset, n));
+    *key = r->stack.text + offset;
+    return TANE_OK;
+}
+
+Status json_next_text(JsonReader *r, const char **text, size_t *n) {
+    char one[16];
+    size_t offset;
+    r->stack.len = 0;
+    skip_space(r);
+    r->at = r->p;
+    if (r->p >= r->end || *r->p != '"')
+        return bad(r, r->p, "expected text in double quotes, found %s", shown(r, r->p, one));
+    TRY_RETURN(parse_string(r, &offset, n));
+    *text = r->stack.text + offset;
+    return TANE_OK;
+}
+
+Status json_next_int(JsonReader *r, int64_t *value) {
+    char one[16];
+    Number number;
+    skip_space(r);
+    r->at = r->p;
+    if (r->p >= r->end || !is_number_start(*r->p))
+        return bad(r, r->p, "expected a whole number, found %s", shown(r, r->p, one));
+    TRY_RETURN(parse_number(r, &number));
+    if (number.is_real) return bad(r, r->at, "expected a whole number, found %.*s", clip(r->p - r->at), r->at);
+    *value = number.integer;
+    return TANE_OK;
+}
+
+Status json_end(JsonReader *r) {
+    char one[16];
+    skip_space(r);
+    if (r->p < r->end) return bad(r, r->p, "expected nothing more behind the value, found %s", shown(r, r->p, one));
+    return TANE_OK;
+}
+
+void json_reader_init(JsonReader *r, const char *where, const char *text, size_t n) {
+    *r = (JsonReader){.where = where, .text = text, .p = text, .end = text + n, .at = text};
+}
+
+void json_reader_free(JsonReader *r) { str_free(&r->stack); }
+
+/* ---- trees ------------------------------------------------------------------------------------------------------ */
+
+static Status parse_value(JsonReader *r, json_t **out);
+
+static Status parse_array(JsonReader *r, json_t *array) {
+    TRY_RETURN(json_begin(r, '['));
+    for (;;) {
+        bool more;
+        json_t *value;
+        TRY_RETURN(json_more(r, ']', &more));
+        if (!more) return TANE_OK;
+        TRY_RETURN(parse_value(r, &value));
+        if (json_array_append_new(array, value)) return no_memory(r->where);
+    }
+}
+
+static Status parse_object(JsonReader *r, json_t *object) {
+    TRY_RETURN(json_begin(r, '{'));
+    for (;;) {
+        bool more;
+        size_t offset, n;
+        json_t *value;
+        TRY_RETURN(json_more(r, '}', &more));
+        if (!more) return TANE_OK;
+        TRY_RETURN(parse_key(r, &offset, &n));
+        if (json_object_get(object, r->stack.text + offset))
+            return json_reader_fail(r, "the key \"%.80s\" is there twice; keep one of them", r->stack.text + offset);
+        TRY_RETURN(parse_value(r, &value));
+        if (json_object_set_new_nocheck(object, r->stack.text + offset, value)) return no_memory(r->where);
+        r->stack.len = offset;
+    }
+}
+
+static Status parse_container(JsonReader *r, bool object, json_t **out) {
     json_t *value = object ? json_object() : json_array();
-    if (!value) return no_memory(ps->where);
-    ps->depth++;
-    Status st = object ? parse_object(ps, value) : parse_array(ps, value);
-    ps->depth--;
+    if (!value) return no_memory(r->where);
+    Status st = object ? parse_object(r, value) : parse_array(r, value);
     if (st == TANE_OK) *out = value;
     else json_decref(value);
     return st;
 }
 
-static Status parse_value(Parser *ps, json_t **out) {
+static Status parse_scalar(JsonReader *r, json_t **out) {
+    size_t offset, n;
+    Number number;
+    if (r->p < r->end && *r->p == '"') {
+        TRY_RETURN(parse_string(r, &offset, &n));
+        *out = json_stringn_nocheck(r->stack.text + offset, n);
+        r->stack.len = offset;
+    } else if (r->p < r->end && is_number_start(*r->p)) {
+        TRY_RETURN(parse_number(r, &number));
+        *out = number.is_real ? json_real(number.real) : json_integer(number.integer);
+    } else {
+        TRY_RETURN(parse_word(r, out));
+    }
+    return *out ? TANE_OK : no_memory(r->where);
+}
+
+static Status parse_value(JsonReader *r, json_t **out) {
     *out = NULL;
-    skip_space(ps);
-    char c = ps->p < ps->end ? *ps->p : 0;
-    if (c == '{' || c == '[') return parse_container(ps, c == '{', out);
-    if (c == '-' || (c >= '0' && c <= '9')) return parse_number(ps, out);
-    if (c != '"') return parse_word(ps, out);
-    size_t offset, length;
-    TRY_RETURN(parse_string(ps, &offset, &length));
-    *out = json_stringn_nocheck(ps->stack.text + offset, length);
-    ps->stack.len = offset;
-    return *out ? TANE_OK : no_memory(ps->where);
+    skip_space(r);
+    char c = r->p < r->end ? *r->p : 0;
+    return c == '{' || c == '[' ? parse_container(r, c == '{', out) : parse_scalar(r, out);
 }
 
 Status json_read_text(const char *where, const char *text, size_t n, json_t **out) {
-    Parser ps = {.where = where, .text = text, .p = text, .end = text + n};
-    char one[16];
+    JsonReader r;
     *out = NULL;
-    skip_space(&ps);
-    if (ps.p == ps.end) return FAIL(TANE_EFORMAT, "%s: empty, but a JSON value is needed", where);
-    Status st = parse_value(&ps, out);
-    if (st == TANE_OK) {
-        skip_space(&ps);
-        if (ps.p < ps.end) st = bad(&ps, ps.p, "expected nothing more behind the value, found %s", shown(&ps, ps.p, one));
-    }
+    json_reader_init(&r, where, text, n);
+    skip_space(&r);
+    if (r.p == r.end) return FAIL(TANE_EFORMAT, "%s: empty, but a JSON value is needed", where);
+    Status st = parse_value(&r, out);
+    if (st == TANE_OK) st = json_end(&r);
     if (st != TANE_OK) {
         json_decref(*out);
         *out = NULL;
     }
-    str_free(&ps.stack);
+    json_reader_free(&r);
     return st;
 }
 
@@ -331,20 +421,26 @@ Status json_read_file(const char *path, json_t **out) {
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
-static Status write_text(Str *out, const char *text, size_t n) {
+Status json_write_text(Str *out, const char *text, size_t n) {
+    const char *run = text, *end = text + n;
     TRY_RETURN(str_add(out, "\"", 1));
-    for (size_t i = 0, run = 0;; i++) {
-        unsigned char c = i < n ? (unsigned char)text[i] : 0;
-        if (i < n && c >= 0x20 && c != '"' && c != '\\') continue;
-        TRY_RETURN(str_add(out, text + run, i - run));
-        if (i == n) break;
-        run = i + 1;
+    for (const char *p = text; p < end;) {
+        unsigned char c = (unsigned char)*p;
+        int length = utf8_length(p, end);
+        if (!length) return FAIL(TANE_EINVAL, "\"%.*s\": the byte 0x%02x is not UTF-8", clip(p - text), text, c);
+        if (c >= 0x20 && c != '"' && c != '\\') {
+            p += length;
+            continue;
+        }
+        TRY_RETURN(str_add(out, run, (size_t)(p - run)));
+        run = ++p;
         if (c == '"' || c == '\\') TRY_RETURN(str_printf(out, "\\%c", c));
         else if (c == '\n') TRY_RETURN(str_add(out, "\\n", 2));
         else if (c == '\t') TRY_RETURN(str_add(out, "\\t", 2));
         else if (c == '\r') TRY_RETURN(str_add(out, "\\r", 2));
         else TRY_RETURN(str_printf(out, "\\u%04x", c));
     }
+    TRY_RETURN(str_add(out, run, (size_t)(end - run)));
     return str_add(out, "\"", 1);
 }
 
@@ -372,7 +468,7 @@ static Status write_value(Str *out, const json_t *value, int indent) {
     case JSON_FALSE: return str_add(out, "false", 5);
     case JSON_INTEGER: return str_printf(out, "%lld", (long long)json_integer_value(value));
     case JSON_REAL: return write_real(out, json_real_value(value));
-    case JSON_STRING: return write_text(out, json_string_value(value), json_string_length(value));
+    case JSON_STRING: return json_write_text(out, json_string_value(value), json_string_length(value));
     case JSON_ARRAY:
         TRY_RETURN(str_add(out, "[", 1));
         for (; i < json_array_size(value); i++) {
@@ -389,7 +485,7 @@ static Status write_value(Str *out, const json_t *value, int indent) {
             const char *key = json_object_iter_key(it);
             if (i) TRY_RETURN(str_add(out, ",", 1));
             TRY_RETURN(new_line(out, inner));
-            TRY_RETURN(write_text(out, key, strlen(key)));
+            TRY_RETURN(json_write_text(out, key, strlen(key)));
             TRY_RETURN(str_add(out, ": ", indent < 0 ? 1 : 2));
             TRY_RETURN(write_value(out, json_object_iter_value(it), inner));
         }

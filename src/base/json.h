@@ -16,6 +16,37 @@ Status json_read_text(const char *where, const char *text, size_t n, json_t **ou
 Status json_write_file(const char *path, const json_t *root); /* indented, atomic */
 Status json_write_str(Str *out, const json_t *root);          /* one line */
 
+/* "text" in quotes with escapes; bytes that are not UTF-8 are TANE_EINVAL. */
+Status json_write_text(Str *out, const char *text, size_t n);
+
+/* A reader for large texts, which builds no tree: the caller asks for what its format expects next and gets an error
+ * that names the place when something else is there.
+ *
+ *     TRY(json_begin(&r, '{'));
+ *     for (bool more; (st = json_more(&r, '}', &more)) == TANE_OK && more;) {
+ *         TRY(json_next_key(&r, &key, &n));
+ *         TRY(json_next_int(&r, &value));
+ *     }
+ *
+ * Keys and texts are NUL-terminated and borrowed until the next call. The caller looks for keys that are there twice. */
+typedef struct JsonReader {
+    const char *where, *text, *p, *end;
+    const char *at; /* where the last thing began, for errors */
+    bool fresh;     /* directly behind an opening bracket */
+    int depth;
+    Str stack;      /* decoded keys and strings */
+} JsonReader;
+void json_reader_init(JsonReader *r, const char *where, const char *text, size_t n);
+void json_reader_free(JsonReader *r);
+Status json_begin(JsonReader *r, char bracket);                /* '{' or '[' */
+Status json_more(JsonReader *r, char bracket, bool *more);     /* '}' or ']'; before each element and behind the last */
+Status json_next_key(JsonReader *r, const char **key, size_t *n);
+Status json_next_text(JsonReader *r, const char **text, size_t *n);
+Status json_next_int(JsonReader *r, int64_t *value);
+Status json_end(JsonReader *r);                                /* only white space may follow */
+/* TANE_EFORMAT "<where>:<line>:<column>: ..." at the last thing read. */
+Status json_reader_fail(const JsonReader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
 /* Required members. Wrong type, missing or (int) out of [lo, hi] is TANE_EFORMAT. */
 Status json_get_int(const json_t *object, const char *where, const char *key, int64_t lo, int64_t hi, int64_t *out);
 Status json_get_double(const json_t *object, const char *where, const char *key, double *out);

@@ -15,7 +15,7 @@ typedef struct DatasetOptions {
     bool add_bos, add_eos;    /* add_bos only when the tokenizer has one */
 } DatasetOptions;
 
-/* One file of prompt-completion JSONL ({"prompt": text, "completion": text}; other keys are ignored) or {"text": text}. */
+/* One file of JSONL: {"prompt": text, "completion": text} or {"text": text}; other keys are ignored. */
 typedef struct DataSource {
     const char *path;
     double fraction; /* of its rows, chosen by seed; 1 = all. Replay while fine-tuning uses less. */
@@ -31,7 +31,11 @@ void dataset_free(Dataset *set);
 int64_t dataset_rows(const Dataset *set);        /* of an epoch, repeats counted */
 int64_t dataset_longest(const Dataset *set);     /* tokens of the longest row */
 int64_t dataset_tokens(const Dataset *set);      /* of an epoch */
-int64_t dataset_dropped(const Dataset *set);     /* by truncation=drop */
+/* Of the chosen rows, repeats not counted: left out by truncation=drop, shortened by truncation=cut; and tokens that
+ * stand for text the tokenizer does not know. */
+int64_t dataset_dropped(const Dataset *set);
+int64_t dataset_cut(const Dataset *set);
+int64_t dataset_unknown(const Dataset *set);
 
 typedef struct DatasetRow {
     const int32_t *tokens; /* (n) */
@@ -55,7 +59,8 @@ typedef struct Batch {
 } Batch;
 Status batch_new(Batch *batch, int64_t rows, int64_t width);
 void batch_free(Batch *batch);
-/* Fills `rows` rows with positions first .. first + rows - 1 of the epoch; beyond the epoch's end rows stay empty. */
+/* Fills `rows` rows with positions first .. first + rows - 1 of the epoch; beyond the epoch's end rows stay empty.
+ * The width must be at least dataset_longest - 1 (a row's last token is a target, never an input). */
 void batch_fill(Batch *batch, const Dataset *set, uint64_t seed, int64_t epoch, int64_t first, int32_t pad_id);
 /* In file order instead, for evaluation. */
 void batch_fill_ordered(Batch *batch, const Dataset *set, int64_t first, int32_t pad_id);

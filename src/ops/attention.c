@@ -176,11 +176,12 @@ static void store_head(void *to, DType type, int64_t first, int64_t ld, const fl
     for (int64_t i = 0; i < rows; i++) store_row(row_at_mut(to, type, first + i * ld), from + i * dp, type, d);
 }
 
-/* (rows, d) -> (d, keys), zeros behind. */
+/* (rows, d) -> (d, rows), zeros up to the next multiple of a vector. */
 static void transpose_head(float *restrict to, int64_t keys, const float *restrict from, int64_t dp, int64_t rows, int64_t d) {
+    int64_t end = vec_round(rows);
     for (int64_t j = 0; j < d; j++) {
         for (int64_t i = 0; i < rows; i++) to[j * keys + i] = from[i * dp + j];
-        for (int64_t i = rows; i < keys; i++) to[j * keys + i] = 0.0f;
+        for (int64_t i = rows; i < end; i++) to[j * keys + i] = 0.0f;
     }
 }
 

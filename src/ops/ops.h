@@ -53,4 +53,23 @@ Tensor *op_dropout(Tape *t, Tensor *x, float p);
  * The objective is grad_scale * sum(losses); with grads on, x's and w's gradients are computed along with the forward. */
 Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float smoothing, Tensor **hits_out);
 
+/* ---- the update, on a tape of its own: see train/optimizer.h */
+
+/* grads (n) fp32 -> (1) fp32, the Euclidean norm; not finite when any element is not. */
+Tensor *op_grad_norm(Tape *t, Tensor *grads);
+
+/* Places in the hyper tensor (ADAM_HYPER) fp32, filled before each run. Corrections are 1 - beta^step. */
+enum { ADAM_LR, ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ADAM_MAX_NORM, ADAM_CORRECTION1, ADAM_CORRECTION2, ADAM_HYPER };
+
+/* Elements [begin, end) that share weight decay and learning-rate scale. */
+typedef struct AdamSegment {
+    int64_t begin, end;
+    float weight_decay, lr_scale;
+} AdamSegment;
+
+/* One AdamW step over flat arrays (n): master, m, v, grads fp32; weights (optional) gets master rounded to its type.
+ * Does nothing when norm is not finite. `segments` must outlive the tape. */
+void op_adamw(Tape *t, Tensor *master, Tensor *m, Tensor *v, Tensor *grads, Tensor *norm, Tensor *hyper, Tensor *weights,
+              const AdamSegment *segments, int n_segments);
+
 #endif

@@ -15,8 +15,8 @@
 typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
 enum { VEC = 16 };
 
-static inline Vec vec_load(const float *p) { return *(const Vec *)p; }
-static inline void vec_store(float *p, Vec v) { *(Vec *)p = v; }
+/* A macro, not a function: a function that passes wide vectors has another ABI in each instruction set. */
+#define VEC_AT(p) (*(Vec *)(p))
 static inline int64_t vec_round(int64_t n) { return (n + VEC - 1) / VEC * VEC; }
 
 /* Rows are reinterpreted in place: fp32 as its bits, an fp32 row as the bf16 row it becomes. */
@@ -101,7 +101,7 @@ static inline float tanh_f32(float x) {
 
 /* C (m, n) (+)= A (m, k) B (k, n) in fp32, for products too small for a call into the GEMM. A is read with strides
  * (am, ak), so it may be transposed; B and C rows are contiguous and n is a multiple of VEC. */
-static inline void small_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t am, int64_t ak, const float *b,
+static inline void small_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t am, int64_t ak, float *b,
                                  int64_t ldb, float *c, int64_t ldc, bool accumulate) {
     int64_t i = 0;
     for (; i + 4 <= m; i += 4)
@@ -109,7 +109,7 @@ static inline void small_product(int64_t m, int64_t n, int64_t k, const float *a
             Vec acc0 = {0}, acc1 = {0}, acc2 = {0}, acc3 = {0};
             const float *row = a + i * am;
             for (int64_t p = 0; p < k; p++) {
-                Vec bv = vec_load(b + p * ldb + j);
+                Vec bv = VEC_AT(b + p * ldb + j);
                 acc0 += row[p * ak] * bv;
                 acc1 += row[am + p * ak] * bv;
                 acc2 += row[2 * am + p * ak] * bv;
@@ -117,22 +117,22 @@ static inline void small_product(int64_t m, int64_t n, int64_t k, const float *a
             }
             float *out = c + i * ldc + j;
             if (accumulate) {
-                acc0 += vec_load(out);
-                acc1 += vec_load(out + ldc);
-                acc2 += vec_load(out + 2 * ldc);
-                acc3 += vec_load(out + 3 * ldc);
+                acc0 += VEC_AT(out);
+                acc1 += VEC_AT(out + ldc);
+                acc2 += VEC_AT(out + 2 * ldc);
+                acc3 += VEC_AT(out + 3 * ldc);
             }
-            vec_store(out, acc0);
-            vec_store(out + ldc, acc1);
-            vec_store(out + 2 * ldc, acc2);
-            vec_store(out + 3 * ldc, acc3);
+            VEC_AT(out) = acc0;
+            VEC_AT(out + ldc) = acc1;
+            VEC_AT(out + 2 * ldc) = acc2;
+            VEC_AT(out + 3 * ldc) = acc3;
         }
     for (; i < m; i++)
         for (int64_t j = 0; j < n; j += VEC) {
             Vec acc = {0};
-            for (int64_t p = 0; p < k; p++) acc += a[i * am + p * ak] * vec_load(b + p * ldb + j);
-            if (accumulate) acc += vec_load(c + i * ldc + j);
-            vec_store(c + i * ldc + j, acc);
+            for (int64_t p = 0; p < k; p++) acc += a[i * am + p * ak] * VEC_AT(b + p * ldb + j);
+            if (accumulate) acc += VEC_AT(c + i * ldc + j);
+            VEC_AT(c + i * ldc + j) = acc;
         }
 }
 

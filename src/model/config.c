@@ -1,0 +1,163 @@
+/* config.json, for every family: the common part and its checks. */
+#include "model/config.h"
+
+#include "base/file.h"
+#include "model/model.h"
+
+#define FAMILY(name) extern const ModelFamily family_##name;
+#include "model/families.def"
+#undef FAMILY
+
+static const ModelFamily *const families[] = {
+#define FAMILY(name) &family_##name,
+#include "model/families.def"
+#undef FAMILY
+};
+enum { FAMILIES = sizeof families / sizeof *families };
+
+const ModelFamily *model_family(const char *model_type) {
+    for (int i = 0; i < FAMILIES; i++)
+        if (!strcmp(families[i]->model_type, model_type)) return families[i];
+    return NULL;
+}
+
+const char *model_family_names(void) {
+#define FAMILY(name) ", " #name
+    static const char names[] =
+#include "model/families.def"
+        ;
+#undef FAMILY
+    return names + 2;
+}
+
+Status model_config_init(ModelConfig *config, const char *model_type) {
+    const ModelFamily *family = model_family(model_type);
+    if (!family)
+        return FAIL(TANE_EUNSUPPORTED, "architecture \"%s\" is not one of %s", model_type, model_family_names());
+    *config = (ModelConfig){.family = family, .init_std = 0.02, .bos = -1, .eos = -1, .pad = -1};
+    return TANE_OK;
+}
+
+Status model_config_check(const ModelConfig *c, const char *where) {
+    const struct {
+        const char *name;
+        int64_t value, most;
+    } sizes[] = {{"vocab_size", c->vocab_size, 16777216}, {"context length", c->context, 16777216},
+                 {"hidden size", c->width, 65536},        {"number of layers", c->layers, 1024},
+                 {"number of heads", c->heads, 1024},     {"number of KV heads", c->kv_heads, 1024},
+                 {"head size", c->head_dim, 1024},        {"intermediate size", c->ffn, 1048576}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].value < 1 || sizes[i].value > sizes[i].most)
+            return FAIL(TANE_EINVAL, "%s: %s %lld is not in 1..%lld", where, sizes[i].name, (long long)sizes[i].value,
+                        (long long)sizes[i].most);
+    if (c->heads % c->kv_heads)
+        return FAIL(TANE_EINVAL, "%s: %lld attention heads cannot share %lld KV heads evenly", where, (long long)c->heads,
+                    (long long)c->kv_heads);
+    if (!(c->dropout >= 0 && c->dropout < 1))
+        return FAIL(TANE_EINVAL, "%s: dropout %g is not in [0, 1)", where, c->dropout);
+    if (!(c->norm_epsilon > 0)) return FAIL(TANE_EINVAL, "%s: the norm's epsilon %g is not positive", where, c->norm_epsilon);
+    return TANE_OK;
+}
+
+static const struct {
+    const char *name;
+    ActivationKind kind;
+} activations[] = {{"gelu_new", ACTIVATION_GELU_TANH}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH}, {"gelu", ACTIVATION_GELU},
+                   {"relu", ACTIVATION_RELU},          {"silu", ACTIVATION_SILU},                   {"swish", ACTIVATION_SILU}};
+enum { ACTIVATIONS = sizeof activations / sizeof *activations };
+
+Status activation_from_name(const char *name, const char *where, ActivationKind *kind) {
+    for (int i = 0; i < ACTIVATIONS; i++)
+        if (!strcmp(activations[i].name, name)) {
+            *kind = activations[i].kind;
+            return TANE_OK;
+        }
+    return FAIL(TANE_EUNSUPPORTED, "%s: activation function \"%s\" is not known", where, name);
+}
+
+const char *activation_to_name(ActivationKind kind) {
+    for (int i = 0; i < ACTIVATIONS; i++)
+        if (activations[i].kind == kind) return activations[i].name;
+    return "?";
+}
+
+/* bos_token_id and the like: a number, null, or (eos) a list whose first is meant. */
+static Status read_token_id(const json_t *json, const char *where, const char *key, int64_t vocab, int64_t *out) {
+    const json_t *value = json_object_get(json, key);
+    if (json_is_array(value)) value = json_array_get(value, 0);
+    *out = -1;
+    if (!value || json_is_null(value)) return TANE_OK;
+    if (!json_is_integer(value)) return FAIL(TANE_EFORMAT, "%s: \"%s\" must be a token id", where, key);
+    int64_t id = json_integer_value(value);
+    /* Some files carry GPT-2's 50256 beside a smaller vocabulary: no such token, then. */
+    if (id >= 0 && id < vocab) *out = id;
+    return TANE_OK;
+}
+
+Status model_config_read(ModelConfig *config, const char *folder) {
+    Status st = TANE_OK;
+    char *path = NULL;
+    json_t *json = NULL;
+    const char *type;
+    TRY(path_join(&path, folder, "config.json"));
+    if (!file_exists(path)) {
+        st = FAIL(TANE_ENOTFOUND, dir_exists(folder) ? "%s has no config.json: it is not a model folder"
+                                                     : "%s: no such folder; a model is a folder with config.json and model.safetensors",
+                  folder);
+        goto out;
+    }
+    TRY(json_read_file(path, &json));
+    TRY(json_get_string(json, path, "model_type", &type));
+    if (!model_family(type)) {
+        st = FAIL(TANE_EUNSUPPORTED, "%s: model_type \"%s\" is not one tane knows: %s", path, type, model_family_names());
+        goto out;
+    }
+    TRY(model_config_init(config, type));
+    TRY(json_get_int(json, path, "vocab_size", 1, 16777216, &config->vocab_size));
+    TRY(json_opt_bool(json, path, "tie_word_embeddings", &config->tied));
+    TRY(json_opt_double(json, path, "initializer_range", &config->init_std));
+    TRY(read_token_id(json, path, "bos_token_id", config->vocab_size, &config->bos));
+    TRY(read_token_id(json, path, "eos_token_id", config->vocab_size, &config->eos));
+    TRY(read_token_id(json, path, "pad_token_id", config->vocab_size, &config->pad));
+    TRY(config->family->read(config, json, path));
+    TRY(config->family->defaults(config));
+    TRY(model_config_check(config, path));
+out:
+    json_decref(json);
+    mem_free(path);
+    return st;
+}
+
+static json_t *token_id_json(int64_t id) { return id < 0 ? json_null() : json_integer(id); }
+
+static Status write_object(const char *folder, const char *name, const json_t *json) {
+    char *path;
+    TRY_RETURN(path_join(&path, folder, name));
+    Status st = json_write_file(path, json);
+    mem_free(path);
+    return st;
+}
+
+Status model_config_write(const ModelConfig *config, const char *folder, DType dtype) {
+    Status st = TANE_OK;
+    const char *torch_dtype = dtype == DTYPE_F32 ? "float32" : dtype == DTYPE_BF16 ? "bfloat16" : "float16";
+    json_t *json = json_pack("{s:[s], s:s, s:I, s:b, s:f, s:s, s:s, s:b, s:o, s:o, s:o}", "architectures",
+                             config->family->architecture, "model_type", config->family->model_type, "vocab_size",
+                             (json_int_t)config->vocab_size, "tie_word_embeddings", config->tied, "initializer_range",
+                             config->init_std, "dtype", torch_dtype, "torch_dtype", torch_dtype, "use_cache", 1,
+                             "bos_token_id", token_id_json(config->bos), "eos_token_id", token_id_json(config->eos),
+                             "pad_token_id", token_id_json(config->pad));
+    json_t *generation = json_pack("{s:o, s:o, s:o}", "bos_token_id", token_id_json(config->bos), "eos_token_id",
+                                   token_id_json(config->eos), "pad_token_id", token_id_json(config->pad));
+    if (!json || !generation) {
+        st = FAIL(TANE_ENOMEM, "out of memory while writing config.json");
+        goto out;
+    }
+    TRY(config->family->write(config, json));
+    TRY(write_object(folder, "config.json", json));
+    TRY(write_object(folder, "generation_config.json", generation));
+out:
+    json_decref(json);
+    json_decref(generation);
+    return st;
+}

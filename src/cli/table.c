@@ -71,7 +71,7 @@ static void print_cell(FILE *stream, const char *text, int width, bool right, bo
             shown += character_width(text, &bytes);
             fwrite(text, 1, bytes, stream);
         }
-        fputs("\xe2\x80\xa6", stream); /* … */
+        fputs("…", stream);
         fprintf(stream, "%*s", last ? 0 : width - 1 - shown, "");
         return;
     }

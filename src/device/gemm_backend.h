@@ -9,7 +9,7 @@ typedef struct GemmBackend {
     /* False when this machine or build cannot run products of this type here. */
     bool (*supports)(DType type);
     const char *(*name)(DType type);
-    size_t (*scratch)(const Gemm *g, int threads);
+    size_t (*scratch)(const Gemm *g, int threads); /* m, n, k > 0 */
     /* m, n, k > 0 and the arguments are checked. */
     Status (*run)(const Gemm *g, const void *a, const void *b, void *c, const void *bias, void *scratch);
     void (*shutdown)(void);

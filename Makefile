@@ -23,7 +23,7 @@ CXXFLAGS_ALL := -std=c++17 $(COMMON) $(shell pkg-config --cflags $(PC) 2>/dev/nu
 LIBS := -ldnnl $(shell pkg-config --libs $(PC) 2>/dev/null) -lm -lpthread
 
 # One file an op; each is compiled once per instruction set, and device/cpu picks the table at run time by cpuid.
-OPS := $(shell sed -n 's/^OP(\([a-z_]*\),.*/\1/p' src/ops/ops.def 2>/dev/null)
+OPS := $(shell sed -n 's/^OP.\([a-z_]*\),.*/\1/p' src/ops/ops.def 2>/dev/null)
 OP_SRC := $(OPS:%=src/ops/%.c)
 ISAS := base avx2 avx512
 ISA_FLAGS_base := -DOP_FRONT

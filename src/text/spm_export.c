@@ -5,6 +5,7 @@
  * PreTrainedTokenizerFast, and tokenizer.json spells the model out in full for it (and for every tool built on the
  * tokenizers library). What differs there: "</s>" written in a text becomes the special token.
  */
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,11 +124,21 @@ out:
 
 /* ---- tokenizer.json: the rest ---- */
 
+/* SentencePiece lets a user-defined piece win over all others by its score: 0.1 below its bytes times the best score,
+ * where the best score starts from the smallest positive float. */
+static float user_score(const SpmProto *proto, const SpmPiece *piece) {
+    float best = FLT_MIN;
+    for (size_t i = 0; i < proto->n_pieces; i++)
+        if (proto->pieces[i].type == SPM_NORMAL && proto->pieces[i].score > best) best = proto->pieces[i].score;
+    return (float)((double)((float)piece->text.n * best) - 0.1);
+}
+
 static json_t *vocab_list(const SpmProto *proto) {
     json_t *list = json_array();
     for (size_t i = 0; i < proto->n_pieces; i++) {
         const SpmPiece *piece = &proto->pieces[i];
-        list = append(list, append(append(json_array(), bytes_json(piece->text)), json_real((double)piece->score)));
+        float score = piece->type == SPM_USER_DEFINED ? user_score(proto, piece) : piece->score;
+        list = append(list, append(append(json_array(), bytes_json(piece->text)), json_real((double)score)));
     }
     return list;
 }
@@ -159,8 +170,8 @@ static Status model_json(const Tokenizer *tok, json_t **out) {
     return TANE_OK;
 }
 
-static json_t *replace_json(const char *pattern, const char *content) {
-    return json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", pattern, "content", content);
+static json_t *replace_json(const char *kind, const char *pattern, const char *content) {
+    return json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", kind, pattern, "content", content);
 }
 
 static json_t *base64(SpmBytes in) {
@@ -184,25 +195,23 @@ static json_t *base64(SpmBytes in) {
  * U+2581 for spaces. */
 static json_t *normalizer_json(const SpmProto *proto) {
     const SpmNormalizer *norm = &proto->normalizer;
-    const char *space = norm->escape_whitespaces ? space_piece : " ";
     json_t *steps = json_array();
     if (norm->charsmap.n)
         steps = append(steps, json_pack("{s:s, s:o}", "type", "Precompiled", "precompiled_charsmap",
                                                base64(norm->charsmap)));
     if (norm->remove_extra_whitespaces) {
-        steps = append(steps, json_pack("{s:s, s:b, s:b}", "type", "Strip", "strip_left", 1, "strip_right", 1));
-        steps = append(steps, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "Regex", " {2,}",
-                                               "content", " "));
+        steps = append(steps, replace_json("Regex", "\\A +| +\\z", ""));
+        steps = append(steps, replace_json("Regex", " {2,}", " "));
     }
     if (norm->add_dummy_prefix && !proto->treat_whitespace_as_suffix)
         steps = append(steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", " "));
-    if (norm->escape_whitespaces) steps = append(steps, replace_json(" ", space));
+    if (norm->escape_whitespaces) steps = append(steps, replace_json("String", " ", space_piece));
     return json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", steps);
 }
 
 static json_t *decoder_json(const SpmProto *proto) {
     json_t *steps = json_array();
-    steps = append(steps, replace_json(space_piece, " "));
+    steps = append(steps, replace_json("String", space_piece, " "));
     steps = append(steps, json_pack("{s:s}", "type", "ByteFallback"));
     steps = append(steps, json_pack("{s:s}", "type", "Fuse"));
     if (proto->normalizer.add_dummy_prefix)
@@ -211,13 +220,22 @@ static json_t *decoder_json(const SpmProto *proto) {
     return json_pack("{s:s, s:o}", "type", "Sequence", "decoders", steps);
 }
 
-/* Control pieces are special; user-defined ones are found in the text before anything else. */
+/* Does the library have to look for this user-defined piece before anything else? Such tokens split the text, and each
+ * part gets its own space in front, so only where the model would not find it: BPE has no merges to a longer one, and a
+ * character map could change it. */
+static bool found_first(const SpmProto *proto, const SpmPiece *piece) {
+    uint32_t code;
+    bool single = utf8_decode(piece->text.data, piece->text.n, &code) == piece->text.n;
+    return piece->type == SPM_USER_DEFINED &&
+           (proto->normalizer.charsmap.n || (proto->type != SPM_UNIGRAM && !single));
+}
+
 static json_t *added_tokens(const Tokenizer *tok) {
     const SpmProto *proto = &((const SpmModel *)tok->model)->proto;
     json_t *list = json_array();
     for (int32_t id = 0; id < tok->n_pieces; id++) {
         SpmPieceType type = proto->pieces[id].type;
-        if (type != SPM_CONTROL && type != SPM_UNKNOWN && type != SPM_USER_DEFINED) continue;
+        if (type != SPM_CONTROL && type != SPM_UNKNOWN && !found_first(proto, &proto->pieces[id])) continue;
         list = append(list, json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", id, "content",
                                               tok->pieces[id].text, "single_word", false, "lstrip", false, "rstrip",
                                               false, "normalized", false, "special", type != SPM_USER_DEFINED));

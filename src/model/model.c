@@ -52,13 +52,13 @@ Status model_open(Model **out, const char *folder, DType dtype) {
     TRY_RETURN(model_config_read(&config, folder));
     TRY(model_new(out, &config, dtype));
     const ModelFamily *family = config.family;
-    if (dtype == DTYPE_F32) {
-        TRY(params_read(&(*out)->params, folder, family->prefix, family->ignored, (*out)->weights));
-    } else {
+    ParamArray weights = {"", (*out)->weights};
+    if (dtype != DTYPE_F32) {
         TRY(MEM_NEW_ARRAY(&flat, (*out)->params.elements));
-        TRY(params_read(&(*out)->params, folder, family->prefix, family->ignored, flat));
-        params_convert(&(*out)->params, flat, (*out)->weights, dtype);
+        weights.flat = flat;
     }
+    TRY(params_read(&(*out)->params, folder, family->prefix, family->ignored, &weights, 1));
+    if (flat) params_convert(&(*out)->params, flat, (*out)->weights, dtype);
 out:
     mem_free(flat);
     if (st != TANE_OK) {
@@ -77,11 +77,12 @@ void model_weights_f32(const Model *model, float *flat) {
     for (size_t i = 0; i < model->params.elements; i++) flat[i] = bf16_to_f32(h[i]);
 }
 
-Status model_save(const Model *model, const float *flat, DType save, const char *folder) {
+Status model_save(const Model *model, float *flat, DType save, const char *folder) {
     char *path;
+    ParamArray weights = {"", flat};
     TRY_RETURN(model_config_write(&model->config, folder, save));
     TRY_RETURN(path_join(&path, folder, "model.safetensors"));
-    Status st = params_write(&model->params, flat, save, path, NULL, NULL);
+    Status st = params_write(&model->params, &weights, 1, save, path, NULL, NULL);
     mem_free(path);
     return st;
 }

@@ -55,7 +55,7 @@ Status model_open(Model **out, const char *folder, DType dtype);
 void model_free(Model *model); /* NULL is fine */
 
 /* config.json, generation_config.json and model.safetensors (from fp32 values `flat`) into an existing folder. */
-Status model_save(const Model *model, const float *flat, DType save, const char *folder);
+Status model_save(const Model *model, float *flat, DType save, const char *folder);
 /* The weights as fp32 (flat), for saving or converting. */
 void model_weights_f32(const Model *model, float *flat);
 

@@ -129,6 +129,12 @@ static Status read_part(const Param *p, const ParamPart *part, const StTensor *t
     return TANE_OK;
 }
 
+/* "NAME + suffix", in out (512 bytes hold any: names are under 256). */
+static const char *array_name(const ParamPart *part, const ParamArray *array, char out[512]) {
+    snprintf(out, 512, "%s%s", part->name, array->suffix);
+    return out;
+}
+
 /* The tensor called `name`, or the same without the family's prefix. */
 static const StTensor *find_tensor(const StFile *file, const char *name, const char *prefix) {
     const StTensor *t = st_find(file, name);
@@ -145,23 +151,30 @@ static bool is_ignored(const char *name, const char *const *ignored) {
     return false;
 }
 
-Status params_read(const Params *set, const char *folder, const char *prefix, const char *const *ignored, float *flat) {
-    Status st = TANE_OK;
-    StFile *file = NULL;
-    bool *used = NULL;
-    TRY(st_open(&file, folder));
-    size_t count = st_count(file);
-    TRY(MEM_NEW_ARRAY(&used, count));
-    memset(flat, 0, set->elements * sizeof *flat);
+static Status read_array(const Params *set, const StFile *file, const char *prefix, const ParamArray *array, bool *used) {
+    char name[512];
+    memset(array->flat, 0, set->elements * sizeof(float));
     for (int i = 0; i < set->n; i++) {
         const Param *p = set->items[i];
         for (int k = 0; k < p->n_parts; k++) {
-            const StTensor *t = find_tensor(file, p->parts[k].name, prefix);
-            if (!t) TRY(st_require(file, p->parts[k].name, &t)); /* the error with the nearest name */
-            TRY(read_part(p, &p->parts[k], t, flat));
+            const StTensor *t = find_tensor(file, array_name(&p->parts[k], array, name), prefix);
+            if (!t) TRY_RETURN(st_require(file, name, &t)); /* the error with the nearest name */
+            TRY_RETURN(read_part(p, &p->parts[k], t, array->flat));
             used[t->index] = true;
         }
     }
+    return TANE_OK;
+}
+
+Status params_read(const Params *set, const char *path, const char *prefix, const char *const *ignored,
+                   const ParamArray *arrays, int n) {
+    Status st = TANE_OK;
+    StFile *file = NULL;
+    bool *used = NULL;
+    TRY(st_open(&file, path));
+    size_t count = st_count(file);
+    TRY(MEM_NEW_ARRAY(&used, count));
+    for (int a = 0; a < n; a++) TRY(read_array(set, file, prefix, &arrays[a], used));
     for (size_t i = 0; i < count; i++) {
         const StTensor *t = st_get(file, i);
         /* A tied model's file may repeat the embedding as the output layer. */
@@ -180,16 +193,17 @@ out:
 typedef struct PartRef {
     const Param *param;
     const ParamPart *part;
+    const ParamArray *array;
 } PartRef;
 
 /* One part's data in the file's order and type, in pieces. */
-static Status write_part(StWriter *w, PartRef ref, const float *flat, DType save) {
+static Status write_part(StWriter *w, PartRef ref, DType save) {
     enum { PIECE = 16384 };
     float piece[PIECE];
     uint16_t narrow[PIECE];
     const Param *p = ref.param;
     int64_t columns = p->rank == 2 ? p->shape[1] : 1, n = ref.part->rows * columns;
-    const float *from = flat + p->offset + ref.part->row * columns;
+    const float *from = ref.array->flat + p->offset + ref.part->row * columns;
     for (int64_t at = 0; at < n; at += PIECE) {
         int64_t m = n - at < PIECE ? n - at : PIECE;
         for (int64_t i = 0; i < m; i++) {
@@ -206,24 +220,27 @@ static Status write_part(StWriter *w, PartRef ref, const float *flat, DType save
     return TANE_OK;
 }
 
-Status params_write(const Params *set, const float *flat, DType save, const char *path, uint64_t *size, char *sha256_hex) {
+Status params_write(const Params *set, const ParamArray *arrays, int n, DType save, const char *path, uint64_t *size,
+                    char *sha256_hex) {
     Status st = TANE_OK;
     StWriter *w = NULL;
     PartRef *refs = NULL;
-    int n = 0;
-    TRY(MEM_NEW_ARRAY(&refs, (size_t)set->n * PARAM_PARTS));
+    int n_refs = 0;
+    TRY(MEM_NEW_ARRAY(&refs, (size_t)set->n * PARAM_PARTS * (size_t)n));
     TRY(st_writer_open(&w, path));
     TRY(st_writer_metadata(w, "format", "pt"));
-    for (int i = 0; i < set->n; i++)
-        for (int k = 0; k < set->items[i]->n_parts; k++) {
-            int64_t shape[2];
-            refs[n] = (PartRef){set->items[i], &set->items[i]->parts[k]};
-            part_shape(refs[n].param, refs[n].part, shape);
-            TRY(st_writer_add(w, refs[n].part->name, save, refs[n].param->rank, shape));
-            n++;
-        }
+    for (int a = 0; a < n; a++)
+        for (int i = 0; i < set->n; i++)
+            for (int k = 0; k < set->items[i]->n_parts; k++) {
+                PartRef ref = {set->items[i], &set->items[i]->parts[k], &arrays[a]};
+                char name[512];
+                int64_t shape[2];
+                part_shape(ref.param, ref.part, shape);
+                TRY(st_writer_add(w, array_name(ref.part, ref.array, name), save, ref.param->rank, shape));
+                refs[n_refs++] = ref;
+            }
     TRY(st_writer_begin(w));
-    for (const StTensor *t; (t = st_writer_next(w));) TRY(write_part(w, refs[t->index], flat, save));
+    for (const StTensor *t; (t = st_writer_next(w));) TRY(write_part(w, refs[t->index], save));
     TRY(st_writer_close(&w, size, sha256_hex));
 out:
     st_writer_abort(&w);

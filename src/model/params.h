@@ -56,10 +56,19 @@ void params_init(const Params *set, uint64_t seed, float *flat);
 /* fp32 -> dtype over a whole flat array, in parallel. */
 void params_convert(const Params *set, const float *from, void *to, DType dtype);
 
-/* Reads folder/model.safetensors (or its shards) into fp32. Missing, unknown or misshapen tensors are errors that name
- * them; names that end in one of `ignored` (NULL-terminated) are passed over; `prefix` may be missing from the names. */
-Status params_read(const Params *set, const char *folder, const char *prefix, const char *const *ignored, float *flat);
-/* Writes them as `save` (fp32 or bf16) to path; size and hash as fw_close gives them. */
-Status params_write(const Params *set, const float *flat, DType save, const char *path, uint64_t *size, char *sha256_hex);
+/* A flat array as a file has it: every parameter's tensor is called NAME + suffix. */
+typedef struct ParamArray {
+    const char *suffix; /* "" for the weights themselves */
+    float *flat;
+} ParamArray;
+
+/* Reads path (a file, or a folder with model.safetensors or its shards) into fp32. Missing, unknown or misshapen tensors
+ * are errors that name them; names that end in one of `ignored` (NULL-terminated, may be NULL) are passed over; `prefix`
+ * (may be NULL) may be missing from the names. */
+Status params_read(const Params *set, const char *path, const char *prefix, const char *const *ignored,
+                   const ParamArray *arrays, int n);
+/* Writes them as `save` (fp32, bf16 or fp16) to path; size and hash as fw_close gives them. */
+Status params_write(const Params *set, const ParamArray *arrays, int n, DType save, const char *path, uint64_t *size,
+                    char *sha256_hex);
 
 #endif

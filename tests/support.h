@@ -52,7 +52,7 @@ void test_allocator_install(TestAllocator *allocator); /* only while no tane mem
 void test_allocator_remove(void);
 
 /* Runs body with its 1st, 2nd, ... allocation failing until it gets through. Each failing run must return TANE_ENOMEM
- * and leave no live block; body releases what it made, also on success. Returns the number of allocations body makes. */
+ * and leave no live block; body releases what it made, also on success. Returns how many allocations body makes. */
 typedef Status (*TestBody)(void *ctx);
 size_t test_fail_allocations(TestBody body, void *ctx);
 
@@ -70,7 +70,7 @@ void test_fault_install(TestFault *fault);
 void test_fault_remove(void);
 
 /* Runs body with its 1st, 2nd, ... changing call failing with `error` until it gets through; each failing run must
- * return an error. check(ctx) follows every run; prepare(ctx), which may be NULL, goes before. Returns the number of calls. */
+ * return an error. check(ctx) follows every run; prepare(ctx), which may be NULL, goes before. Returns how many calls body makes. */
 size_t test_fail_disk_calls(TestBody body, int error, void (*prepare)(void *), void (*check)(void *), void *ctx);
 /* The same, but a forked child is killed with SIGKILL at the call. Only before the process has made threads. */
 size_t test_kill_at_disk_calls(TestBody body, void (*prepare)(void *), void (*check)(void *), void *ctx);

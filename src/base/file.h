@@ -1,7 +1,8 @@
 /* Files: reading, mapping, and writes that survive a crash.
  *
  * Every system call that changes the disk first asks the fault hook, so that a test can make it fail with any errno, or
- * kill the process there. Errors name the path and the system's reason; ENOSPC becomes TANE_ENOSPC, ENOENT TANE_ENOTFOUND.
+ * kill the process there. Errors name the path and the system's reason; ENOSPC becomes TANE_ENOSPC and ENOENT
+ * becomes TANE_ENOTFOUND.
  */
 #ifndef BASE_FILE_H
 #define BASE_FILE_H

@@ -28,7 +28,8 @@ Status json_write_text(Str *out, const char *text, size_t n);
  *         TRY(json_next_int(&r, &value));
  *     }
  *
- * Keys and texts are NUL-terminated and borrowed until the next call. The caller looks for keys that are there twice. */
+ * Keys and texts are NUL-terminated and borrowed until the next call. Keys that are there twice are the
+ * caller's to find. */
 typedef struct JsonReader {
     const char *where, *text, *p, *end;
     const char *at; /* where the last thing began, for errors */

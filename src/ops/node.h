@@ -48,9 +48,10 @@ Tensor *tape_activation(Tape *t, const char *name, DType dtype, int rank, const 
 /* in[k] may be NULL for an optional input. args are copied. */
 Node *tape_record(Tape *t, OpId op, const void *args, size_t args_size, Tensor *const *in, int n_in, Tensor *const *out,
                   int n_out);
-bool tape_with_grad(const Tape *t);
 /* Marks the node whose output is the loss: where backward starts. */
 void tape_set_loss(Tape *t, Node *node);
+/* Backward (also) starts at y: the returned tensor, y's gradient, is filled by the caller between forward and backward. */
+Tensor *tape_seed(Tape *t, Tensor *y);
 
 /* Planning, for kernels. */
 Status node_save(Node *node, DType dtype, int rank, const int64_t *shape); /* becomes saved[n_saved++] */

@@ -42,6 +42,7 @@ typedef struct TapeRun {
 /* `kernels` has OP_COUNT rows (ops_cpu()); with_grad: record for backward too. */
 Status tape_new(Tape **out, const OpKernel *const *kernels, bool with_grad);
 void tape_free(Tape *t); /* NULL is fine */
+bool tape_with_grad(const Tape *t);
 
 /* A tensor whose memory belongs to the caller; set ->data before a run. */
 Tensor *tape_external(Tape *t, const char *name, DType dtype, int rank, const int64_t *shape);

@@ -2,8 +2,10 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "cli/cli.h"
 #include "data/arithmetic.h"
+#include "data/dataset.h"
 
 /* ---- tane data arithmetic ---- */
 
@@ -70,11 +72,8 @@ static Status output_line(Output *o, const Str *line) {
     return TANE_OK;
 }
 
-static Status output_finish(Output *o) {
-    if (!o->file) return TANE_OK;
-    TRY_RETURN(fw_close(&o->file, NULL, NULL));
-    return file_rename(o->tmp.text, o->path);
-}
+static Status output_close(Output *o) { return o->file ? fw_close(&o->file, NULL, NULL) : TANE_OK; }
+static Status output_publish(const Output *o) { return o->tmp.text ? file_rename(o->tmp.text, o->path) : TANE_OK; }
 
 /* After success there is nothing left to do but freeing; otherwise the unfinished file goes, and the error stays. */
 static void output_release(Output *o, bool failed) {
@@ -165,8 +164,10 @@ static Status make_arithmetic(const Command *self, const ArithmeticConfig *c) {
     TRY(output_open(&main_file, c->out));
     TRY(output_open(&held_file, c->holdout > 0 ? held_path.text : NULL));
     TRY(write_problems(set, &main_file, &held_file));
-    TRY(output_finish(&held_file));
-    TRY(output_finish(&main_file));
+    TRY(output_close(&main_file));
+    TRY(output_close(&held_file));
+    TRY(output_publish(&held_file));
+    TRY(output_publish(&main_file));
     fprintf(stderr, "%s: %llu problems", strcmp(c->out, "-") ? c->out : "standard output",
             (unsigned long long)main_file.rows);
     if (held_file.path) fprintf(stderr, "; %s: %llu held out", held_file.path, (unsigned long long)held_file.rows);
@@ -184,11 +185,10 @@ static Status run_arithmetic(const Command *self, int argc, char **argv) {
     OptionSet set;
     StringList words;
     TRY_RETURN(option_init(&set, self->options, &config));
-    Status st = TANE_OK;
-    TRY(option_parse_args(&set, argc, argv, &words));
-    if (words.n) TRY(cli_usage(self, "unexpected word \"%s\"; every setting has a name, see --help", words.items[0]));
-    TRY(make_arithmetic(self, &config));
-out:
+    Status st = option_parse_args(&set, argc, argv, &words);
+    if (st == TANE_OK && words.n)
+        st = cli_usage(self, "unexpected word \"%s\"; every setting has a name, see --help", words.items[0]);
+    if (st == TANE_OK) st = make_arithmetic(self, &config);
     option_release(&set);
     return st;
 }
@@ -215,12 +215,142 @@ static const Command cmd_arithmetic = {
     .run = run_arithmetic,
 };
 
-static const Command *const subcommands[] = {&cmd_arithmetic, NULL};
+/* ---- tane data show ---- */
+
+typedef struct ShowConfig {
+    const char *tokenizer, *truncation;
+    int64_t limit, max_length;
+    bool completion_only, add_bos, add_eos, json;
+} ShowConfig;
+
+#define ROW(field, type, fallback, choices, lo, hi, group, help)                                                       \
+    {#field, OPTION_##type, offsetof(ShowConfig, field), fallback, choices, lo, hi, group, help}
+
+static const Option show_rows[] = {
+    ROW(tokenizer, STRING, NULL, NULL, 0, 0, "Show", "tokenizer model, or a model folder that has one (required)"),
+    ROW(limit, INT, "10", NULL, 0, 9e18, "Show", "rows to print; 0: all"),
+    ROW(json, BOOL, "false", NULL, 0, 0, "Show", "one JSON object a row: line, ids, pieces, trained"),
+    ROW(completion_only, BOOL, "true", NULL, 0, 0, "Rows, as in training", "train on completions, not on prompts"),
+    ROW(max_length, INT, "1024", NULL, 2, 9e18, "Rows, as in training", "most tokens of a row"),
+    ROW(truncation, CHOICE, "error", "error|drop|cut", 0, 0, "Rows, as in training", "what a longer row means"),
+    ROW(add_bos, BOOL, "false", NULL, 0, 0, "Rows, as in training", "begin rows with the tokenizer's BOS token"),
+    ROW(add_eos, BOOL, "true", NULL, 0, 0, "Rows, as in training", "end rows with the tokenizer's EOS token"),
+};
+#undef ROW
+
+static const OptionTable show_table = {"tane data show", show_rows, sizeof show_rows / sizeof *show_rows};
+
+/* "data.jsonl:3  1 2 + 3 4 = [4] [6] [</s>]": pieces, the trained ones in brackets (and green on a terminal). */
+static Status add_row_text(const Tokenizer *tok, const DatasetRow *row, bool colour, Str *out) {
+    TRY_RETURN(str_printf(out, "%s:%lld ", row->source, (long long)row->line));
+    for (int64_t t = 0; t < row->n; t++) {
+        TokenPiece piece;
+        TRY_RETURN(tokenizer_piece(tok, row->tokens[t], &piece));
+        const char *format = !row->mask[t] ? " %s" : colour ? " \033[32m[%s]\033[0m" : " [%s]";
+        TRY_RETURN(str_printf(out, format, piece.text));
+    }
+    return str_add(out, "\n", 1);
+}
+
+static Status add_row_json(const Tokenizer *tok, const DatasetRow *row, Str *out) {
+    Status st = TANE_OK;
+    json_t *ids = json_array(), *pieces = json_array(), *trained = json_array();
+    for (int64_t t = 0; t < row->n; t++) {
+        TokenPiece piece;
+        TRY(tokenizer_piece(tok, row->tokens[t], &piece));
+        json_array_append_new(ids, json_integer(row->tokens[t]));
+        json_array_append_new(pieces, json_string(piece.text));
+        json_array_append_new(trained, json_boolean(row->mask[t]));
+    }
+    json_t *object = json_pack("{s:I, s:O, s:O, s:O}", "line", (json_int_t)row->line, "ids", ids, "pieces", pieces,
+                               "trained", trained);
+    if (!object || json_array_size(ids) + json_array_size(pieces) + json_array_size(trained) != 3 * (size_t)row->n)
+        st = FAIL(TANE_ENOMEM, "out of memory while printing a row");
+    if (st == TANE_OK) st = json_write_str(out, object);
+    if (st == TANE_OK) st = str_add(out, "\n", 1);
+    json_decref(object);
+out:
+    json_decref(ids);
+    json_decref(pieces);
+    json_decref(trained);
+    return st;
+}
+
+static Status show_set(const Tokenizer *tok, const Dataset *set, const ShowConfig *c) {
+    Status st = TANE_OK;
+    Str text = {0};
+    int64_t rows = dataset_rows(set);
+    for (int64_t i = 0; i < rows && (c->limit == 0 || i < c->limit); i++) {
+        DatasetRow row;
+        dataset_row(set, i, &row);
+        text.len = 0;
+        TRY(c->json ? add_row_json(tok, &row, &text) : add_row_text(tok, &row, cli_colour(stdout), &text));
+        if (fwrite(text.text, 1, text.len, stdout) != text.len)
+            TRY(FAIL(TANE_EIO, "cannot write to standard output"));
+    }
+    fprintf(stderr, "%lld rows, %lld tokens, the longest row %lld; %lld dropped, %lld cut, %lld unknown tokens\n",
+            (long long)rows, (long long)dataset_tokens(set), (long long)dataset_longest(set),
+            (long long)dataset_dropped(set), (long long)dataset_cut(set), (long long)dataset_unknown(set));
+out:
+    str_free(&text);
+    return st;
+}
+
+static Status show(const Command *self, const ShowConfig *c, const StringList *files) {
+    Status st = TANE_OK;
+    Tokenizer *tok = NULL;
+    Dataset *set = NULL;
+    if (files->n != 1) return cli_usage(self, "name one JSONL file to show");
+    if (!c->tokenizer) return cli_usage(self, "--tokenizer MODEL is missing");
+    TRY(tokenizer_load(&tok, c->tokenizer));
+    DatasetOptions options = {
+        .tokenizer = tok,
+        .max_length = c->max_length,
+        .completion_only = c->completion_only,
+        .truncation = strcmp(c->truncation, "error") == 0  ? TRUNCATION_ERROR
+                      : strcmp(c->truncation, "drop") == 0 ? TRUNCATION_DROP
+                                                           : TRUNCATION_CUT,
+        .add_bos = c->add_bos,
+        .add_eos = c->add_eos,
+    };
+    TRY(dataset_load(&set, &(DataSource){files->items[0], 1, 1}, 1, &options, 0));
+    TRY(show_set(tok, set, c));
+out:
+    dataset_free(set);
+    tokenizer_free(tok);
+    return st;
+}
+
+static Status run_show(const Command *self, int argc, char **argv) {
+    ShowConfig config;
+    OptionSet set;
+    StringList files;
+    TRY_RETURN(option_init(&set, self->options, &config));
+    Status st = option_parse_args(&set, argc, argv, &files);
+    if (st == TANE_OK) st = show(self, &config, &files);
+    option_release(&set);
+    return st;
+}
+
+static const Command cmd_show = {
+    .name = "show",
+    .summary = "rows as training sees them: tokens, and which of them are learned",
+    .usage = "tane data show FILE.jsonl --tokenizer MODEL [options]",
+    .examples =
+        "  tane data show math.jsonl --tokenizer math_tokenizer.model\n"
+        "  tane data show math.jsonl --tokenizer runs/quickstart/best --limit 3 --json\n",
+    .options = &show_table,
+    .details = "Learned tokens stand in brackets: 1 2 + 3 4 = [4] [6] [</s>]\n",
+    .run = run_show,
+};
+
+static const Command *const subcommands[] = {&cmd_arithmetic, &cmd_show, NULL};
 
 const Command cmd_data = {
     .name = "data",
     .summary = "make and inspect data sets",
     .usage = "tane data COMMAND [options]",
-    .examples = "  tane data arithmetic --digits 2 --negative --out math.jsonl\n",
+    .examples = "  tane data arithmetic --digits 2 --negative --out math.jsonl\n"
+                "  tane data show math.jsonl --tokenizer math_tokenizer.model\n",
     .sub = subcommands,
 };

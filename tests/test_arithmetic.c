@@ -293,6 +293,7 @@ static void worked_answers(void **state) {
     o.answers = ARITHMETIC_WORKING;
     ASSERT_ROW(o, '+', 58, 67, "58+67=", "8+7=15;5+6+1=12;=125");
     ASSERT_ROW(o, '+', 123, 9, "123+9=", "3+9=12;2+1=3;=132");
+    ASSERT_ROW(o, '+', 55, 55, "55+55=", "5+5=10;5+5+1=11;=110");
     ASSERT_ROW(o, '+', 0, 5, "0+5=", "=5");
     ASSERT_ROW(o, '-', 52, 17, "52-17=", "12-7=5;5-1-1=3;=35");
     ASSERT_ROW(o, '-', 100, 1, "100-1=", "10-1=9;10-1=9;1-1=0;=99");
@@ -322,37 +323,53 @@ static long long step_value(const char *s, const char *end) {
     return sum;
 }
 
+/* Column k of a sum or difference of whole numbers ends in digit k of the answer. */
+static void check_columns(const Row *row, const char *answer) {
+    unsigned long long rest = strtoull(answer + (*answer == '-'), NULL, 10);
+    const char *s = row->completion;
+    for (const char *end; (end = strchr(s, ';')); s = end + 1) {
+        const char *equals = memchr(s, '=', (size_t)(end - s));
+        if (!equals) continue;
+        assert_int_equal(end[-1] - '0', rest % 10);
+        rest /= 10;
+    }
+}
+
 /* Each step's equation holds, and what stands behind the last '=' is the plain answer. */
+static void check_working(ArithmeticOptions o) {
+    Arithmetic *plain_set = make(o);
+    o.answers = ARITHMETIC_WORKING;
+    Arithmetic *set = make(o);
+    for (uint64_t k = 0; k < o.samples; k++) {
+        ArithmeticProblem p;
+        bool held;
+        arithmetic_draw(set, k, &p, &held);
+        Row row = render(set, p), want = render(plain_set, p);
+        assert_string_equal(strrchr(row.completion, '=') + 1, want.completion);
+        if (o.decimals == 0 && strchr("+-", p.op)) check_columns(&row, want.completion);
+        char *s = row.completion;
+        for (char *end; (end = strchr(s, ';')); s = end + 1) {
+            char *equals = memchr(s, '=', (size_t)(end - s));
+            if (equals) assert_int_equal(step_value(s, equals), strtoll(equals + 1, NULL, 10));
+            else assert_ptr_equal(s, row.completion); /* the rewrite: first step only */
+        }
+        assert_int_equal(*s, '='); /* behind the last step only the answer */
+    }
+    arithmetic_free(set);
+    arithmetic_free(plain_set);
+}
+
 static void every_step_is_right(void **state) {
     (void)state;
     for (int division = ARITHMETIC_EXACT; division <= ARITHMETIC_REMAINDER; division++) {
-        ArithmeticOptions o = plain(4, true, "+-*/"), direct;
-        o.division = (ArithmeticDivision)division;
-        o.decimals = 1;
-        o.samples = 4000;
-        o.balance = true;
-        direct = o;
-        o.answers = ARITHMETIC_WORKING;
-        Arithmetic *set = make(o), *plain_set = make(direct);
-        for (uint64_t k = 0; k < o.samples; k++) {
-            ArithmeticProblem p;
-            bool held;
-            arithmetic_draw(set, k, &p, &held);
-            Row row = render(set, p), want = render(plain_set, p);
-            assert_string_equal(strrchr(row.completion, '=') + 1, want.completion);
-            char *s = row.completion;
-            for (char *end; (end = strchr(s, ';')); s = end + 1) {
-                char *equals = memchr(s, '=', (size_t)(end - s));
-                if (!equals) { /* the rewrite: first step only */
-                    assert_ptr_equal(s, row.completion);
-                    continue;
-                }
-                assert_int_equal(step_value(s, equals), strtoll(equals + 1, NULL, 10));
-            }
-            assert_int_equal(*s, '='); /* behind the last step only the answer */
+        for (int decimals = 0; decimals < 2; decimals++) {
+            ArithmeticOptions o = plain(4 - 2 * decimals, true, "+-*/");
+            o.division = (ArithmeticDivision)division;
+            o.decimals = decimals;
+            o.samples = 4000;
+            o.balance = true;
+            check_working(o);
         }
-        arithmetic_free(set);
-        arithmetic_free(plain_set);
     }
 }
 
@@ -452,6 +469,27 @@ static void samples_do_not_repeat(void **state) {
     d = draw(o);
     assert_distinct(d.kept, d.n_kept);
     drawing_free(&d);
+}
+
+/* Every exact division in range comes up once: distinct, inside the range, and as many as brute force counts. */
+static void exact_divisions_are_complete(void **state) {
+    (void)state;
+    for (int negative = 0; negative < 2; negative++) {
+        Arithmetic *set = make(plain(2, negative, "/"));
+        static char seen[199][199];
+        memset(seen, 0, sizeof seen);
+        for (uint64_t k = 0; k < arithmetic_drawn(set); k++) {
+            ArithmeticProblem p;
+            bool held;
+            arithmetic_draw(set, k, &p, &held);
+            assert_in_range(p.a + 99, negative ? 0 : 99, 198);
+            assert_in_range(p.b + 99, negative ? 0 : 99, 198);
+            assert_true(p.b != 0 && p.a % p.b == 0);
+            assert_int_equal(seen[p.a + 99][p.b + 99]++, 0);
+        }
+        assert_int_equal(arithmetic_drawn(set), exact_pairs(99, negative));
+        arithmetic_free(set);
+    }
 }
 
 static void balance_draws_operators_equally(void **state) {
@@ -599,6 +637,7 @@ int main(void) {
         cmocka_unit_test(holdout_is_disjoint_and_complete),
         cmocka_unit_test(same_seed_same_bytes),
         cmocka_unit_test(samples_do_not_repeat),
+        cmocka_unit_test(exact_divisions_are_complete),
         cmocka_unit_test(balance_draws_operators_equally),
         cmocka_unit_test(shuffled_prefix_is_fair),
         cmocka_unit_test(wrong_options_are_refused),

@@ -204,6 +204,33 @@ static void deep_nesting_is_refused(void **state) {
     free(text);
 }
 
+static void many_siblings_are_not_deep(void **state) {
+    (void)state;
+    Str text = {0};
+    assert_ok(str_printf(&text, "{\"a\":[0"));
+    for (int i = 0; i < 500; i++) assert_ok(str_printf(&text, ",[],{}"));
+    assert_ok(str_printf(&text, "]}\n"));
+    assert_rows(text.text, 1);
+    str_free(&text);
+}
+
+static void a_duplicate_is_found_among_many_keys(void **state) {
+    (void)state;
+    enum { KEYS = 2000 };
+    Str text = {0};
+    int64_t rows;
+    for (int twice = 0; twice < 2; twice++) {
+        text.len = 0;
+        for (uint64_t i = 0; i < KEYS; i++)
+            assert_ok(str_printf(&text, "%s\"k%d\":0", i ? "," : "{", (int)rng_permute(1, 2, KEYS, i)));
+        assert_ok(str_printf(&text, twice ? ",\"k777\":1}\n" : "}\n"));
+        Status st = read_bytes(text.text, text.len, &rows);
+        if (twice) assert_error(st, TANE_EFORMAT, "the key \"k777\" is there twice");
+        else assert_ok(st);
+    }
+    str_free(&text);
+}
+
 /* ---- memory ---- */
 
 /* A file of one line with `n` times `unit` between `head` and `tail`. */
@@ -314,6 +341,8 @@ int main(void) {
         TEST(a_missing_file_is_named),
         TEST(a_nul_byte_is_refused),
         TEST(deep_nesting_is_refused),
+        TEST(many_siblings_are_not_deep),
+        TEST(a_duplicate_is_found_among_many_keys),
         TEST(a_long_line_is_refused_at_once),
         TEST(a_line_of_64_mib_fits_in_64_mib),
         TEST(a_million_keys_are_checked_in_bounded_memory),

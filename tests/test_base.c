@@ -95,10 +95,11 @@ static void statuses_have_names(void **state) {
 
 static void typos_find_the_nearest_word(void **state) {
     (void)state;
-    static const char *const words[] = {"learning_rate", "max_steps", "seed", "bf16"};
+    static const char *const words[] = {"learning_rate", "max_steps", "seed", "bf16"}, *const rate = "lr";
     assert_string_equal(err_nearest("learnig_rate", words, 4), "learning_rate");
     assert_string_equal(err_nearest("learning-rate", words, 4), "learning_rate");
-    assert_string_equal(err_nearest("sede", words, 4), "seed"); /* a swap counts once */
+    assert_string_equal(err_nearest("sede", words, 4), "seed");
+    assert_string_equal(err_nearest("rl", &rate, 1), "lr"); /* a swap counts once */
     assert_string_equal(err_nearest("max_step", words, 4), "max_steps");
     assert_string_equal(err_nearest("bf16", words, 4), "bf16");
     assert_null(err_nearest("temperature", words, 4));
@@ -327,15 +328,17 @@ static void a_permutation_hits_each_number_once(void **state) {
 static void permutations_are_mixed_and_repeatable(void **state) {
     (void)state;
     enum { N = 10000 };
-    int fixed = 0, same = 0, neighbours = 0;
+    int fixed = 0, same = 0, neighbours = 0, ascents = 0;
     for (uint64_t i = 0; i < N; i++) {
         uint64_t j = rng_permute(5, 0, N, i);
         assert_int_equal(rng_permute(5, 0, N, i), j);
         fixed += i == j;
         same += j == rng_permute(5, 1, N, i);
         neighbours += j + 1 == rng_permute(5, 0, N, (i + 1) % N);
+        ascents += j < rng_permute(5, 0, N, (i + 1) % N);
     }
     assert_true(fixed < 10 && same < 10 && neighbours < 10); /* 1 is expected of each */
+    assert_true(abs(ascents - N / 2) < 150);                 /* 5 standard deviations of sqrt(N / 12) */
     uint64_t huge = UINT64_MAX - 1;
     assert_true(rng_permute(5, 0, huge, 17) < huge);
     assert_true(rng_permute(5, 0, huge, 17) != rng_permute(5, 0, huge, 18));

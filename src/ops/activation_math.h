@@ -18,7 +18,7 @@ static inline void activation_rows(ActivationKind kind, const float *restrict x,
         break;
     case ACTIVATION_RELU:
 #pragma omp simd
-        for (int64_t i = 0; i < n; i++) y[i] = x[i] > 0.0f ? x[i] : 0.0f * x[i]; /* NaN stays NaN */
+        for (int64_t i = 0; i < n; i++) y[i] = x[i] <= 0.0f ? 0.0f : x[i]; /* NaN stays NaN */
         break;
     default: /* SILU: x sigmoid(x) */
 #pragma omp simd

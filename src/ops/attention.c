@@ -36,8 +36,10 @@ Tensor *op_attention(Tape *t, Tensor *qkv, int heads, int kv_heads, int head_dim
     if (qkv->rank != 3 || tensor_width(qkv) != (heads + 2 * kv_heads) * head_dim || kv_heads < 1 || heads % kv_heads)
         return tape_fail(t, "attention: qkv must be (B, T, (H + 2 KV) D); got width %lld for H %d, KV %d, D %d",
                          (long long)tensor_width(qkv), heads, kv_heads, head_dim);
-    if (cache && (!past || cache->rank != 3 || cache->shape[2] != 2 * kv_heads * head_dim || cache->dtype != qkv->dtype))
+    if (cache && (!past || cache->rank != 3 || cache->shape[0] != qkv->shape[0] || tensor_count(past) != qkv->shape[0] ||
+                  cache->shape[2] != 2 * kv_heads * head_dim || cache->dtype != qkv->dtype))
         return tape_fail(t, "attention: the cache must be (B, P, 2 KV D) of %s, with past (B)", dtype_name(qkv->dtype));
+    if (!(dropout >= 0.0f && dropout < 1.0f)) return tape_fail(t, "attention: dropout %g is not in [0, 1)", (double)dropout);
     AttentionArgs args = {.heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .dropout = dropout};
     int64_t shape[] = {qkv->shape[0], qkv->shape[1], (int64_t)heads * head_dim};
     Tensor *out = tape_activation(t, "attention", qkv->dtype, 3, shape);

@@ -31,6 +31,9 @@ Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float sm
     if (!tape_ok(t)) return NULL;
     if (w->rank != 2 || tensor_width(x) != w->shape[1] || tensor_rows(x) != tensor_count(labels))
         return tape_fail(t, "cross_entropy: x must be (B, T, C), w (V, C), labels (B, T)");
+    if (w->shape[0] < 1 || !(smoothing >= 0.0f && smoothing <= 1.0f))
+        return tape_fail(t, "cross_entropy: %lld classes, label smoothing %g; at least one class and smoothing in [0, 1] are needed",
+                         (long long)w->shape[0], (double)smoothing);
     CrossEntropyArgs args = {.smoothing = smoothing};
     Tensor *losses = tape_activation(t, "losses", DTYPE_F32, labels->rank, labels->shape);
     Tensor *hits = hits_out ? tape_activation(t, "hits", DTYPE_I32, labels->rank, labels->shape) : NULL;
@@ -83,8 +86,9 @@ static Status plan(Node *node) {
     return TANE_OK;
 }
 
-/* One row of logits: its loss, whether the arg max is right, and (scale != 0) dlogits in the row's own place. */
-static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothing, float scale, DType type, int32_t *hit) {
+/* One row of logits: its loss, whether the arg max is right, and (want_grad) dlogits in the row's own place. */
+static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothing, bool want_grad, float scale, DType type,
+                      int32_t *hit) {
     float top = -INFINITY, total = 0, sum_z = 0;
     bool nan = false;
 #pragma omp simd reduction(max : top)
@@ -107,7 +111,7 @@ static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothi
     float log_total = logf(total) + top, loss = (1.0f - smoothing) * (log_total - at_label);
     if (smoothing > 0.0f) loss += smoothing * (log_total - sum_z / (float)v);
     if (nan) loss = NAN;
-    if (scale == 0.0f) return loss;
+    if (!want_grad) return loss;
     float inverse = scale / total, uniform = scale * smoothing / (float)v;
 #pragma omp simd
     for (int64_t i = 0; i < v; i++) z[i] = z[i] * inverse - uniform;
@@ -136,7 +140,6 @@ static Status forward(const Node *node, const TapeRun *run) {
     int64_t rows = tensor_rows(x), c = tensor_width(x), v = w->shape[0];
     size_t row_bytes = (size_t)c * dtype_size(x->dtype);
     bool want_dx = node->live && node->grad_in[X], want_dw = node->live && node->grad_in[W];
-    float scale = node->live ? run->grad_scale : 0.0f;
     int32_t n = 0;
     for (int64_t i = 0; i < rows; i++) {
         losses[i] = 0.0f;
@@ -160,7 +163,8 @@ static Status forward(const Node *node, const TapeRun *run) {
 #pragma omp parallel for schedule(static) if (m * v > 4096)
         for (int64_t i = 0; i < m; i++) {
             int64_t row = which[from + i];
-            losses[row] = loss_row(z + i * v, v, labels[row], a->smoothing, scale, x->dtype, hits ? hits + row : NULL);
+            losses[row] = loss_row(z + i * v, v, labels[row], a->smoothing, want_dx || want_dw, run->grad_scale, x->dtype,
+                                   hits ? hits + row : NULL);
         }
         if (want_dw) {
             g = a->dw;

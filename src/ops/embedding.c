@@ -14,7 +14,8 @@ Tensor *op_embedding(Tape *t, Tensor *tokens, Tensor *positions, Tensor *wte, Te
     if (!tape_ok(t)) return NULL;
     if (tokens->rank != 2 || wte->rank != 2 || (wpe && (wpe->rank != 2 || wpe->shape[1] != wte->shape[1])))
         return tape_fail(t, "embedding: tokens must be (B, T), wte (V, C), wpe (P, C)");
-    if (wpe && !positions) return tape_fail(t, "embedding: wpe needs positions");
+    if (wpe && (!positions || tensor_count(positions) != tensor_count(tokens)))
+        return tape_fail(t, "embedding: wpe needs positions (B, T)");
     int64_t shape[] = {tokens->shape[0], tokens->shape[1], wte->shape[1]};
     Tensor *x = tape_activation(t, "embedding", wte->dtype, 3, shape);
     Tensor *in[] = {tokens, positions, wte, wpe};
@@ -25,7 +26,9 @@ Tensor *op_embedding(Tape *t, Tensor *tokens, Tensor *positions, Tensor *wte, Te
 static Status plan(Node *node) {
     if (node->in[WPE] && node->in[WPE]->dtype != node->in[WTE]->dtype)
         return FAIL(TANE_EUNSUPPORTED, "embedding: wte and wpe differ in type");
-    node->scratch_bytes = 0;
+    DType type = node->in[WTE]->dtype;
+    if (type != DTYPE_F32 && type != DTYPE_BF16)
+        return FAIL(TANE_EUNSUPPORTED, "embedding: no %s kernel on the CPU; use fp32 or bf16", dtype_name(type));
     return TANE_OK;
 }
 

@@ -27,6 +27,7 @@ Tensor *op_norm(Tape *t, Tensor *x, Tensor *delta, Tensor *weight, Tensor *bias,
     int64_t c = tensor_width(x);
     if (tensor_count(weight) != c || (bias && tensor_count(bias) != c) || (delta && tensor_count(delta) != tensor_count(x)))
         return tape_fail(t, "norm: x and delta must be (..., C), weight and bias (C) with C = %lld", (long long)c);
+    if (x == delta) return tape_fail(t, "norm: x and delta are one tensor; its gradient would count once, not twice");
     NormArgs args = {kind, epsilon};
     Tensor *sum = delta ? tape_activation(t, "residual", x->dtype, x->rank, x->shape) : NULL;
     Tensor *y = tape_activation(t, "norm", x->dtype, x->rank, x->shape);
@@ -45,6 +46,8 @@ static Status plan(Node *node) {
             return FAIL(TANE_EUNSUPPORTED, "norm: inputs differ in type (%s, %s)", dtype_name(x->dtype), dtype_name(node->in[k]->dtype));
     if (x->dtype != DTYPE_F32 && x->dtype != DTYPE_BF16)
         return FAIL(TANE_EUNSUPPORTED, "norm: no %s kernel on the CPU; use fp32 or bf16", dtype_name(x->dtype));
+    if (node->live && !node->out[Y]->grad)
+        return FAIL(TANE_EUNSUPPORTED, "norm: only the sum is used; a residual sum without its norm has no kernel");
     if (node->live) TRY_RETURN(node_save(node, DTYPE_F32, 2, shape)); /* mean, r */
     if (node->out[SUM]) {
         node->backward_reads_out |= 1u << SUM;

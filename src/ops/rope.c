@@ -17,7 +17,8 @@ typedef struct RopeArgs {
 #ifdef OP_FRONT
 Tensor *op_rope(Tape *t, Tensor *qkv, Tensor *positions, Tensor *cos_sin, int heads, int kv_heads, int head_dim) {
     if (!tape_ok(t)) return NULL;
-    if (tensor_width(qkv) != (heads + 2 * kv_heads) * head_dim || head_dim % 2 || cos_sin->shape[1] != head_dim)
+    if (tensor_width(qkv) != (heads + 2 * kv_heads) * head_dim || head_dim % 2 || cos_sin->shape[1] != head_dim ||
+        tensor_count(positions) != tensor_rows(qkv))
         return tape_fail(t, "rope: qkv is (..., %lld), which is not (%d + 2 x %d) heads of %d", (long long)tensor_width(qkv),
                          heads, kv_heads, head_dim);
     RopeArgs args = {heads, kv_heads, head_dim};

@@ -83,7 +83,8 @@ static inline float exp_f32(float x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     /* 2^n in two factors, since n = 128 does not fit an exponent */
-    int32_t half = n >> 1, bits_a = (half + 127) << 23, bits_b = (n - half + 127) << 23;
+    int32_t half = n >> 1;
+    uint32_t bits_a = (uint32_t)(half + 127) << 23, bits_b = (uint32_t)(n - half + 127) << 23;
     float a, b;
     memcpy(&a, &bits_a, 4);
     memcpy(&b, &bits_b, 4);

@@ -1,6 +1,7 @@
 /* The tape: recording, planning (kernels, gradients, lifetimes, offsets) and replay. See tape.h. */
 #include "ops/tape.h"
 
+#include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -9,12 +10,13 @@
 
 struct Tape {
     const OpKernel *const *kernels;
-    bool with_grad, planned, timing;
+    bool with_grad, planned, timing, seeded;
     Arena arena;
     Node **nodes;
     int n_nodes, cap_nodes;
     Tensor **tensors; /* those the tape places */
     int n_tensors, cap_tensors;
+    int threads; /* that the scratch was planned for */
     Node *loss;
     size_t bytes, scratch, unshared;
     ErrorCopy error; /* sticky: the first one */
@@ -130,7 +132,20 @@ Node *tape_record(Tape *t, OpId op, const void *args, size_t args_size, Tensor *
     return t->nodes[t->n_nodes++] = node;
 }
 
-void tape_set_loss(Tape *t, Node *node) { t->loss = node; }
+void tape_set_loss(Tape *t, Node *node) {
+    if (t->loss && t->with_grad) tape_fail(t, "a tape takes one loss; this model records a second one");
+    t->loss = node;
+}
+
+Tensor *tape_seed(Tape *t, Tensor *y) {
+    if (!tape_ok(t)) return NULL;
+    if (!y->planned || !y->needs_grad) return tape_fail(t, "no gradient flows to %s", y->name ? y->name : "this tensor");
+    if (!y->grad) y->grad = tape_activation(t, y->name, y->dtype, y->rank, y->shape);
+    if (!y->grad) return NULL;
+    y->grad->first = y->grad->last = 0; /* the caller may write it at any time of the forward */
+    t->seeded = true;
+    return y->grad;
+}
 
 Status node_save(Node *node, DType dtype, int rank, const int64_t *shape) {
     Tape *t = node->tape;
@@ -159,6 +174,7 @@ static void touch(Tensor *x, int step) {
 
 /* Makes gradient tensors from the loss upwards and says for each input whether backward sets or adds. */
 static Status plan_gradients(Tape *t) {
+    if (!t->with_grad) return TANE_OK;
     for (int i = t->n_nodes - 1; i >= 0; i--) {
         Node *node = t->nodes[i];
         node->live = node == t->loss;
@@ -187,12 +203,26 @@ static Status plan_gradients(Tape *t) {
     return TANE_OK;
 }
 
+static const Node *producer_of(const Tape *t, const Tensor *x, int *out) {
+    for (int p = 0; p < t->n_nodes; p++)
+        for (*out = 0; *out < t->nodes[p]->n_out; ++*out)
+            if (t->nodes[p]->out[*out] == x) return t->nodes[p];
+    return NULL;
+}
+
 /* Outputs that may lie in an input's memory: nobody else may read that input, then or in backward. */
-static bool output_needed_backward(const Tape *t, const Tensor *x, int before) {
-    for (int p = 0; p < before; p++)
-        for (int m = 0; m < t->nodes[p]->n_out; m++)
-            if (t->nodes[p]->out[m] == x) return t->nodes[p]->live && t->nodes[p]->backward_reads_out >> m & 1;
-    return false;
+static bool output_needed_backward(const Tape *t, const Tensor *x) {
+    int j;
+    const Node *producer = producer_of(t, x, &j);
+    return producer && producer->live && producer->backward_reads_out >> j & 1;
+}
+
+/* May in[k]'s gradient lie where in[first]'s lies already? Its producer must have used it up in backward before the
+ * producer of in[first] adds to it, and must not add to it itself. */
+static bool used_up_before(const Tape *t, const Node *node, int k, int first) {
+    int j;
+    const Node *own = producer_of(t, node->in[k], &j), *other = producer_of(t, node->in[first], &j);
+    return own->index > other->index && !own->passes_grad;
 }
 
 static void share_memory(Tape *t) {
@@ -204,18 +234,22 @@ static void share_memory(Tape *t) {
             Tensor *x = node->in[k];
             if (!x->planned || x->consumers != 1 || x->keep || x->dtype != node->out[j]->dtype) continue;
             if (node->live && node->backward_reads_in >> k & 1) continue;
-            if (!output_needed_backward(t, x, i)) node->out[j]->shares = x;
+            if (!output_needed_backward(t, x)) node->out[j]->shares = x;
         }
     }
     /* Gradients, from the loss upwards. A kernel that changes out's gradient on the way may do so only where that
      * memory is its own; one that passes it on (residual sums) hands over the memory with the value. */
     for (int i = t->n_nodes - 1; i >= 0; i--) {
         Node *node = t->nodes[i];
+        int first = -1; /* input that took over the memory */
         for (int k = 0; k < node->n_in; k++) {
             int j = node->inplace_grad[k] - 1;
             if (j < 0 || node->grad_in[k] != GRAD_SET || !node->out[j] || !node->out[j]->grad) continue;
-            if (node->in[k]->consumers != 1 || node->in[k]->grad->keep) continue;
-            if (node->passes_grad || !node->out[j]->grad->shares) node->in[k]->grad->shares = node->out[j]->grad;
+            if (node->in[k]->consumers != 1 || node->in[k]->grad->keep || node->out[j]->grad->keep) continue;
+            if (!node->passes_grad && node->out[j]->grad->shares) continue;
+            if (first >= 0 && !used_up_before(t, node, k, first)) continue;
+            node->in[k]->grad->shares = node->out[j]->grad;
+            first = k;
         }
     }
 }
@@ -305,7 +339,8 @@ out:
 Status tape_plan(Tape *t) {
     if (!tape_ok(t)) return err_restore(&t->error);
     if (t->planned) return FAIL(TANE_EINTERNAL, "tape_plan: the tape is already planned");
-    if (t->with_grad && !t->loss) return FAIL(TANE_EINTERNAL, "tape_plan: a tape with gradients has no loss");
+    if (t->with_grad && !t->loss && !t->seeded) return FAIL(TANE_EINTERNAL, "tape_plan: a tape with gradients has no loss");
+    t->threads = omp_get_max_threads();
     TRY_RETURN(plan_gradients(t));
     for (int i = 0; i < t->n_nodes; i++) {
         Node *node = t->nodes[i];
@@ -335,7 +370,15 @@ void tape_report(const Tape *t, TapeReport *report) {
 
 /* --------------------------------------------------------------------------------------------------- replay */
 
+/* Each thread has its own scratch: more of them than were planned for would write past the end. */
+static Status check_threads(const Tape *t) {
+    int now = omp_get_max_threads();
+    if (now <= t->threads) return TANE_OK;
+    return FAIL(TANE_EINTERNAL, "the tape was planned for %d threads and cannot run on %d", t->threads, now);
+}
+
 Status tape_forward(Tape *t, const TapeRun *run) {
+    TRY_RETURN(check_threads(t));
     for (int i = 0; i < t->n_nodes; i++) {
         const Node *node = t->nodes[i];
         double start = t->timing ? clock_seconds() : 0;
@@ -347,6 +390,7 @@ Status tape_forward(Tape *t, const TapeRun *run) {
 
 Status tape_backward(Tape *t, const TapeRun *run) {
     if (!t->with_grad) return FAIL(TANE_EINTERNAL, "tape_backward: the tape was recorded without gradients");
+    TRY_RETURN(check_threads(t));
     for (int i = t->n_nodes - 1; i >= 0; i--) {
         const Node *node = t->nodes[i];
         if (!node->live) continue;

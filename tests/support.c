@@ -64,7 +64,7 @@ const char *test_path(const char *fmt, ...) {
 }
 
 const char *test_data(const char *name) {
-    /* __FILE__ is tests/support.c, relative to the repository, where make and the runner work. */
+    /* __FILE__ is tests/support.c. */
     const char *base = strrchr(__FILE__, '/');
     int n = base ? (int)(base - __FILE__) : 0;
     char *path = keep(strlen(__FILE__) + strlen(name) + 2);

@@ -23,7 +23,7 @@ int test_teardown(void **state);
 /* "<folder of this test>/<formatted name>"; valid until the end of the test. */
 const char *test_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *test_dir(void);
-/* A file committed in tests/, e.g. "golden/x.safetensors"; works from any current folder. */
+/* A file committed in tests/, e.g. "golden/x.safetensors", seen from the repository's root, where make runs the tests. */
 const char *test_data(const char *name);
 
 /* Writes a file (not through base/file, so that faults do not touch it) and returns its path. */

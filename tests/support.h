@@ -23,7 +23,7 @@ int test_teardown(void **state);
 /* "<folder of this test>/<formatted name>"; valid until the end of the test. */
 const char *test_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *test_dir(void);
-/* A file committed in tests/, e.g. "golden/x.safetensors", seen from the repository's root, where make runs the tests. */
+/* A file committed in tests/, e.g. "golden/x.safetensors", seen from the repository's root (make runs tests there). */
 const char *test_data(const char *name);
 
 /* Writes a file (not through base/file, so that faults do not touch it) and returns its path. */
@@ -70,7 +70,8 @@ void test_fault_install(TestFault *fault);
 void test_fault_remove(void);
 
 /* Runs body with its 1st, 2nd, ... changing call failing with `error` until it gets through; each failing run must
- * return an error. check(ctx) follows every run; prepare(ctx), which may be NULL, goes before. Returns how many calls body makes. */
+ * return an error. check(ctx) follows every run; prepare(ctx), which may be NULL, goes before. Returns how many calls
+ * body makes. */
 size_t test_fail_disk_calls(TestBody body, int error, void (*prepare)(void *), void (*check)(void *), void *ctx);
 /* The same, but a forked child is killed with SIGKILL at the call. Only before the process has made threads. */
 size_t test_kill_at_disk_calls(TestBody body, void (*prepare)(void *), void (*check)(void *), void *ctx);

@@ -116,8 +116,8 @@ static Status check_evaluation(const OptionSet *set) {
         return FAIL(TANE_EINVAL, "%s: \"early_stopping_patience\" needs evaluations; set \"eval_strategy\" to steps or "
                     "epoch", origin(set, "early_stopping_patience"));
     if (o->early_stopping_patience && !o->eval_files.n && !strcmp(o->metric_for_best_model, "eval_loss"))
-        return FAIL(TANE_EINVAL, "%s: \"early_stopping_patience\" watches eval_loss, which needs \"eval_files\"; or set "
-                    "\"metric_for_best_model\"", origin(set, "early_stopping_patience"));
+        return FAIL(TANE_EINVAL, "%s: \"early_stopping_patience\" watches eval_loss, which needs \"eval_files\"; "
+                    "set these, or \"metric_for_best_model\"", origin(set, "early_stopping_patience"));
     if (o->target_exact_match > 0 && !(evaluates && asks))
         return FAIL(TANE_EINVAL, "%s: \"target_exact_match\" needs \"eval_exact_match_files\" and an \"eval_strategy\"",
                     origin(set, "target_exact_match"));

@@ -2,16 +2,17 @@
  *
  * The tile unit multiplies 16 rows of A by 16 columns of B over 32 values of k in 16 cycles: 1024 flops a cycle. A
  * 32 x 32 block of C lives in four tiles; a step over 32 values of k loads two tiles of A and two of B and multiplies
- * four times. What it takes to keep that fed, measured (docs/speed.md):
- *   - One of the operands must come from L1: L2 gives about half of the 64 bytes a cycle that both would need. So the
- *     panel of B, 32 columns by at most 768 of k (48 KB), is used for all rows of a block of A before the next one.
- *   - A is read with the "streaming" tile load, which leaves the panel of B in L1 alone. A row-major A needs no copy.
- *   - The results of a block leave through a buffer while the next block is multiplied: two rows a step.
+ * four times. What it takes to keep that fed (measurements: docs/speed.md):
+ *   - One operand must come from L1, as L2 gives about half of the 64 bytes a cycle that both would need. So a block of
+ *     A, 32 rows by at most BLOCK_STEPS steps of k, is copied into tile order and meets all panels of B in a row.
+ *   - B, packed once by all threads together, comes from L2 with the "streaming" tile load, which leaves L1 to A.
+ *   - C is written row by row, in the order of memory, so that the prefetchers know what comes next.
+ *   - What isn't multiplying hides behind multiplying: each step also writes two rows of the block of C before and
+ *     copies a piece of the block of A to come.
  *
- * Nest:  groups of k (only fp32 results: these can add up in C), chunks of B packed by all threads together,
- *        then each thread on its rows: blocks of A that stay in L2 / panels of B / blocks of k / panels of A.
- * When A is small every thread takes columns instead and packs its own panel of B just before use. When M <= 32 and B is
- * stored (N, K) the operands change places, so that B is read as it lies: tokens are generated at the speed of memory.
+ * Nest: groups of k (fp32 results only, which add up in C) / blocks of columns of B that fit L2 / panels of 32 rows /
+ * blocks of k / panels of 32 columns. Threads divide the rows, or the columns when there are few rows. When M <= 32 and
+ * B is stored (N, K) the operands change places, so that B is read as it lies and once.
  *
  * The sum over k: within a block of k as the tile unit does it, then block by block; blocks depend on K alone. So a row
  * of C depends only on its row of A and on B. The tile unit flushes denormals (bf16 inputs and fp32 sums) to zero.
@@ -31,14 +32,14 @@
 #define AMX_INLINE AMX static inline __attribute__((always_inline))
 
 enum {
-    TILE = 16,             /* rows of a tile, and columns of fp32 */
-    STEP = 32,             /* values of k in a tile */
-    PANEL = 32,            /* rows of A, or columns of B, worked on at a time */
-    STEP_BYTES = 2048,     /* of a packed panel: two tiles */
-    BLOCK_STEPS = 24,      /* of k at most between two trips of the sums to memory: 48 KB of B */
-    GROUP_STEPS = 64,      /* of k in a group */
-    A_BYTES = 1280 * 1024, /* of a block of A, to stay in a 2 MB L2 */
-    B_BYTES = 8 << 20,     /* of B packed at a time */
+    TILE = 16,            /* rows of a tile, and columns of fp32 */
+    STEP = 32,            /* values of k in a tile */
+    PANEL = 32,           /* rows of A, or columns of B, worked on at a time */
+    STEP_BYTES = 2048,    /* of a packed panel: two tiles */
+    BLOCK_STEPS = 24,     /* of k at most in a block: 48 KB of A */
+    GROUP_STEPS = 32,     /* of k in a group */
+    B_BYTES = 1536 << 10, /* of B packed at a time, to stay in a 2 MB L2 */
+    FEED_LINES = 4,       /* copied at a time */
 };
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -139,13 +140,91 @@ AMX static void pack_b(const Gemm *g, const uint16_t *b, int64_t n0, int64_t ste
     }
 }
 
-/* The same for A stored (K, M): tiles of 16 rows. */
-AMX static void pack_a_transposed(const Gemm *g, const uint16_t *a, int64_t m0, int64_t step, uint16_t *dst) {
-    _Alignas(64) uint16_t pairs[2 * TILE * STEP];
-    int64_t k0 = step * STEP;
-    pack_pairs(a + k0 * g->lda + m0, g->lda, min64(STEP, g->k - k0), min64(PANEL, g->m - m0), pairs);
-    transpose16(pairs, 64, dst, 64);
-    transpose16(pairs + TILE * STEP, 64, dst + TILE * STEP, 64);
+/* 32 rows of k by 8 columns, into 8 rows of 32 values of k (64 bytes apart). */
+AMX_INLINE void transpose_8_columns(const uint16_t *src, int64_t ld, void *dst) {
+    __m512i r[8], t[8];
+    for (int i = 0; i < 8; i++) {
+        const uint16_t *p = src + i * ld;
+        __m512i x = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)p));
+        x = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(p + 8 * ld)), 1);
+        x = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(p + 16 * ld)), 2);
+        r[i] = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(p + 24 * ld)), 3);
+    }
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm512_unpacklo_epi16(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi16(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = _mm512_unpacklo_epi32(t[i + j], t[i + j + 2]);
+            r[i + 2 * j + 1] = _mm512_unpackhi_epi32(t[i + j], t[i + j + 2]);
+        }
+    for (int j = 0; j < 4; j++) {
+        _mm512_store_si512((char *)dst + j * 128, _mm512_unpacklo_epi64(r[j], r[j + 4]));
+        _mm512_store_si512((char *)dst + j * 128 + 64, _mm512_unpackhi_epi64(r[j], r[j + 4]));
+    }
+}
+
+/* Copies a block of A, 32 rows by `steps` steps of k, into tile order, piece by piece while others are multiplied. */
+typedef struct Feed {
+    const uint16_t *src; /* element (0, 0) of the block as stored */
+    int64_t ld;
+    int64_t rows, k;    /* what the matrix has of the block */
+    int64_t steps;
+    int64_t ahead;      /* elements from here to the block after this one: prefetched */
+    int64_t row, step;  /* next piece; columns in eights instead of rows when transposed */
+    bool transposed;
+    bool done;
+    char *dst;
+} Feed;
+
+AMX_INLINE void feed_transposed(Feed *f) {
+    int64_t k = f->k - f->step * STEP, columns = f->rows - f->row;
+    const uint16_t *src = f->src + f->step * STEP * f->ld + f->row;
+    char *dst = f->dst + f->step * STEP_BYTES + f->row * 64;
+    if (k >= STEP && columns >= 8) {
+        transpose_8_columns(src, f->ld, dst);
+    } else {
+        _Alignas(64) uint16_t piece[STEP * 8];
+        __mmask8 mask = columns >= 8 ? 0xff : (__mmask8)((1u << columns) - 1);
+        for (int64_t i = 0; i < STEP; i++) {
+            __m128i x = i < k ? _mm_maskz_loadu_epi16(mask, src + i * f->ld) : _mm_setzero_si128();
+            _mm_store_si128((__m128i *)(piece + i * 8), x);
+        }
+        transpose_8_columns(piece, 8, dst);
+    }
+    for (int64_t i = f->row / 8; i < STEP; i += PANEL / 8)
+        _mm_prefetch((const char *)(src - f->row + f->ahead + i * f->ld), _MM_HINT_T1);
+    f->row += 8;
+    if (f->row < f->rows) return;
+    f->row = 0;
+    f->done = ++f->step == f->steps;
+}
+
+AMX_INLINE void feed_rows(Feed *f) {
+    const uint16_t *src = f->src + f->row * f->ld + f->step * STEP;
+    char *dst = f->dst + f->row * 64 + f->step * STEP_BYTES;
+    int64_t to = f->step + FEED_LINES < f->steps ? f->step + FEED_LINES : f->steps;
+    for (; f->step < to; f->step++, src += STEP, dst += STEP_BYTES) {
+        int64_t k = f->k - f->step * STEP;
+        __mmask32 mask = k >= STEP ? ~0u : (1u << k) - 1;
+        _mm512_store_si512(dst, _mm512_maskz_loadu_epi16(mask, src));
+        _mm_prefetch((const char *)(src + f->ahead), _MM_HINT_T1);
+    }
+    if (f->step < f->steps) return;
+    f->step = 0;
+    f->done = ++f->row == f->rows;
+}
+
+AMX_INLINE void feed_some(Feed *f, int64_t pieces) {
+    for (; pieces > 0 && !f->done; pieces--) {
+        if (f->transposed) feed_transposed(f);
+        else feed_rows(f);
+    }
+}
+
+static int64_t feed_pieces(const Feed *f) {
+    return f->transposed ? f->steps * ceil_div(f->rows, 8) : f->rows * ceil_div(f->steps, FEED_LINES);
 }
 
 /* ---- Results on their way from the tiles to C ---- */
@@ -201,43 +280,33 @@ typedef struct TileConfig {
     uint8_t rows[16];
 } TileConfig;
 
-/* Where a panel of A lies: packed, or in the matrix, then with its last, partial step aside. */
-typedef struct PanelA {
-    const char *data;
-    int64_t stride, second, step; /* bytes between rows, to the second tile, and between steps */
-    const char *tail;             /* the last step when K is no multiple of 32: two tiles, 64 bytes a row */
-} PanelA;
-
 /* Tiles: 0 1 / 2 3 sums, 4 5 of A, 6 7 of B. */
-#define MULTIPLY(load_a, a, stride, second, b)                                                                         \
+#define MULTIPLY(a, b)                                                                                                 \
     do {                                                                                                               \
-        load_a(4, (a), (stride));                                                                                      \
-        _tile_loadd(6, (b), 64);                                                                                       \
-        if (tiles_n == 2) _tile_loadd(7, (b) + 1024, 64);                                                              \
-        if (tiles_m == 2) load_a(5, (a) + (second), (stride));                                                         \
+        _tile_loadd(4, (a), 64);                                                                                       \
+        _tile_stream_loadd(6, (b), 64);                                                                                \
+        if (tiles_n == 2) _tile_stream_loadd(7, (b) + 1024, 64);                                                       \
+        if (tiles_m == 2) _tile_loadd(5, (a) + 1024, 64);                                                              \
         _tile_dpbf16ps(0, 4, 6);                                                                                       \
         if (tiles_n == 2) _tile_dpbf16ps(1, 4, 7);                                                                     \
         if (tiles_m == 2) _tile_dpbf16ps(2, 5, 6);                                                                     \
         if (tiles_m == 2 && tiles_n == 2) _tile_dpbf16ps(3, 5, 7);                                                     \
     } while (0)
 
-/* out->sum = panel of A times `steps` steps of a packed panel of B. Meanwhile writes what is left of `before`. */
-AMX_INLINE void multiply_block(const int tiles_m, const int tiles_n, const PanelA *a, const char *b, int64_t steps,
-                               Result *out, Result *before) {
+/* out->sum = a block of A times a panel of B. Meanwhile writes what is left of `before` and advances the feed. */
+AMX_INLINE void multiply_block(const int tiles_m, const int tiles_n, const char *a, const char *b, int64_t steps,
+                               Result *out, Result *before, Feed *feed, int64_t pieces) {
     __asm__ volatile("" ::: "memory"); /* compilers may take tile loads for no reads: packing is before them */
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    const char *pa = a->data;
-    int64_t whole = a->tail ? steps - 1 : steps, s = 0;
-    int rows = steps >= 16 ? 2 : 4;
-    for (; s < whole && before->row < before->rows; s++, pa += a->step, b += STEP_BYTES) {
-        MULTIPLY(_tile_stream_loadd, pa, a->stride, a->second, b);
+    int rows = steps >= 16 ? 2 : steps >= 8 ? 4 : 8;
+    for (int64_t s = 0; s < steps; s++, a += STEP_BYTES, b += STEP_BYTES) {
+        MULTIPLY(a, b);
         result_rows(before, rows);
+        feed_some(feed, pieces);
     }
-    for (; s < whole; s++, pa += a->step, b += STEP_BYTES) MULTIPLY(_tile_stream_loadd, pa, a->stride, a->second, b);
-    if (a->tail) MULTIPLY(_tile_loadd, a->tail, 64, 1024, b);
     result_rows(before, PANEL);
     _tile_stored(0, out->sum, 128);
     if (tiles_n == 2) _tile_stored(1, out->sum + TILE, 128);
@@ -245,12 +314,12 @@ AMX_INLINE void multiply_block(const int tiles_m, const int tiles_n, const Panel
     if (tiles_m == 2 && tiles_n == 2) _tile_stored(3, out->sum + TILE * PANEL + TILE, 128);
 }
 
-AMX static void multiply(int tiles_m, int tiles_n, const PanelA *a, const char *b, int64_t steps, Result *out,
-                         Result *before) {
-    if (tiles_m == 2 && tiles_n == 2) multiply_block(2, 2, a, b, steps, out, before);
-    else if (tiles_m == 2) multiply_block(2, 1, a, b, steps, out, before);
-    else if (tiles_n == 2) multiply_block(1, 2, a, b, steps, out, before);
-    else multiply_block(1, 1, a, b, steps, out, before);
+AMX static void multiply(int tiles_m, int tiles_n, const char *a, const char *b, int64_t steps, Result *out,
+                         Result *before, Feed *feed, int64_t pieces) {
+    if (tiles_m == 2 && tiles_n == 2) multiply_block(2, 2, a, b, steps, out, before, feed, pieces);
+    else if (tiles_m == 2) multiply_block(2, 1, a, b, steps, out, before, feed, pieces);
+    else if (tiles_n == 2) multiply_block(1, 2, a, b, steps, out, before, feed, pieces);
+    else multiply_block(1, 1, a, b, steps, out, before, feed, pieces);
 }
 
 /* ---- Plan: how a product is cut ---- */
@@ -259,17 +328,15 @@ typedef struct Plan {
     Gemm g; /* operands exchanged when `swapped` */
     const uint16_t *a, *b, *bias;
     void *c;
-    bool swapped;      /* g computes the transpose of C */
-    bool private_b;    /* threads take columns, each packs its own panels */
-    int64_t steps;     /* of k */
-    int64_t block;     /* steps a block of k */
-    int64_t group;     /* steps a group, a multiple of `block` */
+    bool swapped;    /* g computes the transpose of C */
+    int64_t steps;   /* of k */
+    int64_t block;   /* steps in a block of k */
+    int64_t group;   /* steps in a group, a multiple of `block` */
     int64_t panels_m, panels_n;
-    int64_t block_m;   /* panels of A in a block */
-    int64_t chunk_n;   /* panels of B packed at a time */
+    int64_t block_n; /* panels of B packed at a time */
     int threads;
-    uint8_t *packed_b; /* shared; a panel for each thread when private_b */
-    uint8_t *own;      /* `own_bytes` for each thread */
+    uint8_t *packed_b;
+    uint8_t *own; /* `own_bytes` for each thread */
     size_t own_bytes;
 } Plan;
 
@@ -277,9 +344,9 @@ typedef struct Plan {
 typedef struct Worker {
     Result result[2];
     float zeros[PANEL];
-    int turn;       /* result[turn] is the one to fill next */
-    float *partial; /* sums of a block of A by one panel of B, between blocks of k */
-    char *packed_a; /* a block of A, or the last steps of its panels */
+    char packed_a[2][BLOCK_STEPS * STEP_BYTES]; /* the block of A at work and the next one */
+    int turn;                                   /* result[turn] is the one to fill next */
+    _Alignas(64) float partial[];               /* sums of a panel of A by a block of B, between blocks of k */
 } Worker;
 
 /* How K is cut: by K and the type of C alone. */
@@ -290,24 +357,22 @@ static void plan_k(Plan *p) {
     p->group = min64(p->group, ceil_div(p->steps, p->block) * p->block);
 }
 
-static int64_t block_m_limit(const Plan *p) { return max64(2, A_BYTES / (p->group * STEP_BYTES)); }
+/* Panels of B packed at a time. */
+static int64_t block_n_limit(const Plan *p) { return max64(4, B_BYTES / (p->group * STEP_BYTES)); }
 
-/* A bound for every m up to g->m: the shape may also run with its operands exchanged. */
-static void plan_memory(Plan *p, const Gemm *g, int threads) {
-    int64_t panels_m = ceil_div(g->m, PANEL), panels_n = ceil_div(g->n, PANEL);
-    int64_t rows = min64(max64(panels_m, panels_n), block_m_limit(p));
-    int64_t packed_a = g->trans_a ? p->group * STEP_BYTES : STEP_BYTES;
-    size_t own = sizeof(Worker) + (size_t)rows * (size_t)(packed_a + PANEL * PANEL * (int64_t)sizeof(float));
-    p->own_bytes = (own + 4095) & ~(size_t)4095;
-    p->chunk_n = max64(1, min64(panels_n, B_BYTES / (p->group * STEP_BYTES)));
-    p->chunk_n = max64(p->chunk_n, threads);
+/* A bound for every m up to g->m: with few rows threads take columns, and operands may change places. */
+static void plan_memory(Plan *p, int64_t n, int threads) {
+    int64_t panels = ceil_div(n, PANEL), limit = min64(panels, block_n_limit(p));
+    int64_t packed = min64(max64(threads, 2) * limit, 2 * (panels + threads));
+    p->own_bytes = (sizeof(Worker) + (size_t)limit * PANEL * PANEL * sizeof(float) + 4095) & ~(size_t)4095;
+    p->own = p->packed_b + (size_t)(packed * p->group) * STEP_BYTES;
 }
 
 static size_t scratch(const Gemm *g, int threads) {
     Plan p = {.g = *g};
     plan_k(&p);
-    plan_memory(&p, g, threads);
-    return (size_t)(p.chunk_n * p.group) * STEP_BYTES + (size_t)threads * p.own_bytes;
+    plan_memory(&p, g->n, threads);
+    return (size_t)(p.own - p.packed_b) + (size_t)threads * p.own_bytes;
 }
 
 /* Starting the other threads costs some microseconds. */
@@ -318,12 +383,10 @@ static bool worth_threads(const Gemm *g) {
 }
 
 static Plan plan_make(const Gemm *g, const void *a, const void *b, void *c, const void *bias, void *memory) {
-    Plan p = {.g = *g, .a = a, .b = b, .bias = bias, .c = c};
+    Plan p = {.g = *g, .a = a, .b = b, .bias = bias, .c = c, .packed_b = memory};
     plan_k(&p);
     p.threads = omp_get_level() == 0 && worth_threads(g) ? omp_get_max_threads() : 1;
-    plan_memory(&p, g, p.threads);
-    p.packed_b = memory;
-    p.own = p.packed_b + (size_t)(p.chunk_n * p.group) * STEP_BYTES;
+    plan_memory(&p, g->n, p.threads);
     p.swapped = g->m <= PANEL && g->trans_b && !g->trans_a;
     if (p.swapped) {
         p.a = b;
@@ -335,60 +398,42 @@ static Plan plan_make(const Gemm *g, const void *a, const void *b, void *c, cons
     }
     p.panels_m = ceil_div(p.g.m, PANEL);
     p.panels_n = ceil_div(p.g.n, PANEL);
-    p.block_m = p.swapped ? 1 : min64(p.panels_m, block_m_limit(&p));
-    bool alone = p.threads == 1;
-    p.private_b = !p.swapped && p.panels_m <= p.block_m && (alone || (!g->trans_a && p.panels_n >= 2 * p.threads));
     return p;
+}
+
+/* Threads form a grid over rows and columns; returns how many share the rows, so that the slowest is done soonest. */
+static int choose_grid(const Plan *p, int threads) {
+    enum { MULTIPLY_CYCLES = 64, FEED_CYCLES = 64, BARRIER_CYCLES = 6000 };
+    int best = threads;
+    int64_t least = INT64_MAX;
+    for (int m = threads; m >= 1; m--) {
+        if (threads % m) continue;
+        int64_t rows = ceil_div(p->panels_m, m), columns = ceil_div(p->panels_n, threads / m);
+        int64_t cycles = rows * p->steps * (MULTIPLY_CYCLES * columns + FEED_CYCLES) + (m > 1 ? BARRIER_CYCLES : 0);
+        if (cycles < least) least = cycles, best = m;
+    }
+    return best;
 }
 
 /* ---- Work ---- */
 
-/* The last panel of rows ends with the matrix and may overlap the one before, whose rows it does not write again. */
-static int64_t panel_row(const Plan *p, int64_t panel) { return max64(0, min64(panel * PANEL, p->g.m - PANEL)); }
-
-/* Copies what can't be used where it lies: all of a transposed A, or the partial last step. */
-AMX static void prepare_a(const Plan *p, Worker *w, int64_t panel, int64_t panel_to, int64_t step, int64_t step_to) {
+/* Makes the feed ready to copy the block of A at this panel and step. */
+static void feed_start(const Plan *p, Feed *f, int64_t panel, int64_t step, int64_t steps, int64_t ahead, char *dst) {
     const Gemm *g = &p->g;
-    int64_t rest = g->k % STEP;
-    if (g->trans_a) {
-        uint16_t *dst = (uint16_t *)w->packed_a;
-        for (; panel < panel_to; panel++)
-            for (int64_t s = step; s < step_to; s++, dst += STEP_BYTES / 2)
-                pack_a_transposed(g, p->a, panel_row(p, panel), s, dst);
-    } else if (rest && step_to == p->steps) {
-        uint16_t *dst = (uint16_t *)w->packed_a;
-        for (; panel < panel_to; panel++, dst += STEP_BYTES / 2) {
-            int64_t row = panel_row(p, panel), rows = min64(PANEL, g->m - row);
-            const uint16_t *src = p->a + row * g->lda + g->k - rest;
-            copy_tile(src, g->lda, rows, rest, dst);
-            copy_tile(src + TILE * g->lda, g->lda, rows - TILE, rest, dst + TILE * STEP);
-        }
-    }
-}
-
-/* Steps step..step_to of a panel; the block of A begins with panel `first`, the group with step `group`. */
-static PanelA panel_a(const Plan *p, const Worker *w, int64_t panel, int64_t first, int64_t step, int64_t step_to,
-                      int64_t group) {
-    const Gemm *g = &p->g;
-    if (g->trans_a) {
-        int64_t steps = min64(p->group, p->steps - group);
-        const char *data = w->packed_a + ((panel - first) * steps + step - group) * STEP_BYTES;
-        return (PanelA){data, 64, 1024, STEP_BYTES, NULL};
-    }
-    const char *data = (const char *)(p->a + panel_row(p, panel) * g->lda + step * STEP);
-    bool tail = g->k % STEP && step_to == p->steps;
-    return (PanelA){data, g->lda * 2, TILE * g->lda * 2, STEP * 2,
-                    tail ? w->packed_a + (panel - first) * STEP_BYTES : NULL};
+    int64_t row = panel * PANEL, k = step * STEP;
+    *f = (Feed){.src = p->a + (g->trans_a ? k * g->lda + row : row * g->lda + k), .ld = g->lda,
+                .rows = min64(PANEL, g->m - row), .k = g->k - k, .steps = steps, .ahead = ahead,
+                .transposed = g->trans_a, .dst = dst};
 }
 
 /* Says where the sums of a block go. The coordinates are those of C as stored. */
-AMX static void direct(const Plan *p, Worker *w, Result *r, int64_t row, int64_t rows, int64_t skip_rows, int64_t col,
-                       int64_t cols, int64_t skip_cols, float *partial, bool first, bool last) {
+AMX static void direct(const Plan *p, Worker *w, Result *r, int64_t row, int64_t rows, int64_t col, int64_t cols,
+                       float *partial, bool first, bool last) {
     const Gemm *g = &p->g;
     for (int64_t j = 0; j < PANEL; j++) r->bias[j] = p->bias && first && j < cols ? bf16_to_f32(p->bias[col + j]) : 0;
-    r->row = (int)skip_rows;
+    r->row = 0;
     r->rows = (int)rows;
-    r->columns = (cols == PANEL ? ~0u : (1u << cols) - 1) & (~0u << skip_cols);
+    r->columns = cols == PANEL ? ~0u : (1u << cols) - 1;
     r->narrow = g->out_type == DTYPE_BF16 && last;
     r->accumulate = g->accumulate;
     bool add;
@@ -410,20 +455,20 @@ AMX static void direct(const Plan *p, Worker *w, Result *r, int64_t row, int64_t
     }
 }
 
-AMX static void multiply_panels(const Plan *p, Worker *w, const PanelA *a, const char *b, int64_t steps, int64_t pm,
-                                int64_t pn, float *partial, bool first, bool last) {
+/* A block of A (panel pm) by one panel of B. */
+AMX static void multiply_panels(const Plan *p, Worker *w, const char *a, const char *b, int64_t steps, int64_t pm,
+                                int64_t pn, float *partial, bool first, bool last, Feed *feed, int64_t pieces) {
     Result *r = &w->result[w->turn], *before = &w->result[!w->turn];
-    int64_t row = panel_row(p, pm), rows = min64(PANEL, p->g.m), skip = pm * PANEL - row;
-    int64_t col = pn * PANEL, cols = min64(PANEL, p->g.n - col);
-    multiply(rows > TILE ? 2 : 1, cols > TILE ? 2 : 1, a, b, steps, r, before);
+    int64_t row = pm * PANEL, rows = min64(PANEL, p->g.m - row), col = pn * PANEL, cols = min64(PANEL, p->g.n - col);
+    multiply(rows > TILE ? 2 : 1, cols > TILE ? 2 : 1, a, b, steps, r, before, feed, pieces);
     if (p->swapped) {
         _Alignas(64) float t[PANEL * PANEL];
         for (int q = 0; q < 4; q++)
             transpose16(r->sum + (q / 2 * PANEL + q % 2) * TILE, 128, t + (q % 2 * PANEL + q / 2) * TILE, 128);
         memcpy(r->sum, t, sizeof t);
-        direct(p, w, r, col, cols, 0, row, rows, skip, partial, first, last);
+        direct(p, w, r, col, cols, row, rows, partial, first, last);
     } else {
-        direct(p, w, r, row, rows, skip, col, cols, 0, partial, first, last);
+        direct(p, w, r, row, rows, col, cols, partial, first, last);
     }
     w->turn = !w->turn;
 }
@@ -431,56 +476,40 @@ AMX static void multiply_panels(const Plan *p, Worker *w, const PanelA *a, const
 /* Panels m..m_to by n..n_to over one group of k. `packed` begins with panel n. */
 AMX static void work(const Plan *p, Worker *w, int64_t m, int64_t m_to, int64_t n, int64_t n_to, const uint8_t *packed,
                      int64_t group) {
-    int64_t group_to = min64(group + p->group, p->steps);
-    for (int64_t first = m; first < m_to; first += p->block_m) {
-        int64_t end = min64(first + p->block_m, m_to);
-        prepare_a(p, w, first, end, group, group_to);
-        for (int64_t j = n; j < n_to; j++)
-            for (int64_t s = group; s < group_to; s += p->block) {
-                int64_t s_to = min64(s + p->block, group_to);
-                const char *b = (const char *)packed + ((j - n) * (group_to - group) + s - group) * STEP_BYTES;
-                for (int64_t i = first; i < end; i++) {
-                    PanelA a = panel_a(p, w, i, first, s, s_to, group);
-                    float *partial = w->partial + (i - first) * PANEL * PANEL;
-                    multiply_panels(p, w, &a, b, s_to - s, i, j, partial, s == 0, s_to == p->steps);
-                }
-            }
+    if (m >= m_to || n >= n_to) return;
+    int64_t group_to = min64(group + p->group, p->steps), count = n_to - n;
+    int64_t blocks = ceil_div(group_to - group, p->block), total = (m_to - m) * blocks;
+    Feed feed;
+    feed_start(p, &feed, m, group, min64(p->block, group_to - group), 0, w->packed_a[0]);
+    feed_some(&feed, INT64_MAX);
+    for (int64_t t = 0; t < total; t++) {
+        int64_t i = m + t / blocks, s = group + t % blocks * p->block, steps = min64(p->block, group_to - s);
+        int64_t pieces = 0;
+        if (t + 1 < total) {
+            int64_t next_s = group + (t + 1) % blocks * p->block, next_steps = min64(p->block, group_to - next_s);
+            int64_t ahead = PANEL * (p->g.trans_a ? 1 : p->g.lda);
+            feed_start(p, &feed, m + (t + 1) / blocks, next_s, next_steps, ahead, w->packed_a[(t + 1) % 2]);
+            pieces = ceil_div(feed_pieces(&feed), count * steps);
+        }
+        for (int64_t j = 0; j < count; j++) {
+            const char *b = (const char *)packed + (j * (group_to - group) + s - group) * STEP_BYTES;
+            multiply_panels(p, w, w->packed_a[t % 2], b, steps, i, n + j, w->partial + j * PANEL * PANEL, s == 0,
+                            s + steps == p->steps, &feed, pieces);
+        }
     }
     result_rows(&w->result[!w->turn], PANEL);
 }
 
-/* This thread's share of packing the panels n..n_to of B. */
-AMX static void pack_share(const Plan *p, int64_t n, int64_t n_to, int64_t group, int thread, int threads,
+/* Member `member` of `members` packs its share of the panels n..n_to of B. */
+AMX static void pack_share(const Plan *p, int64_t n, int64_t n_to, int64_t group, int member, int members,
                            uint8_t *packed) {
     int64_t steps = min64(p->group, p->steps - group), units = (n_to - n) * steps;
-    for (int64_t u = units * thread / threads; u < units * (thread + 1) / threads; u++)
+    for (int64_t u = units * member / members; u < units * (member + 1) / members; u++)
         pack_b(&p->g, p->b, (n + u / steps) * PANEL, group + u % steps, (uint16_t *)(packed + u * STEP_BYTES));
 }
 
-/* Threads in a grid over rows and columns, `grid_m` by threads / grid_m, so that the busiest has the least to do. */
-static int choose_grid(const Plan *p, int threads) {
-    int best = threads;
-    int64_t least = INT64_MAX;
-    for (int m = threads; m >= 1; m--) {
-        if (threads % m) continue;
-        int64_t load = ceil_div(p->panels_m, m) * ceil_div(min64(p->chunk_n, p->panels_n), threads / m);
-        if (load < least) least = load, best = m;
-    }
-    return best;
-}
-
-/* Not a bare barrier: alone, this thread may be inside a parallel region of the caller's. */
-static void wait_for(int threads) {
-    if (threads > 1) {
-#pragma omp barrier
-    }
-}
-
-AMX static void run_thread(const Plan *p, int thread, int threads) {
-    Worker *w = (Worker *)(p->own + (size_t)thread * p->own_bytes);
-    *w = (Worker){0};
-    w->partial = (float *)(w + 1);
-    w->packed_a = (char *)(w->partial + p->block_m * PANEL * PANEL);
+static void configure_tiles(const Plan *p) __attribute__((target("amx-tile")));
+static void configure_tiles(const Plan *p) {
     TileConfig config = {.palette = 1};
     for (int i = 0; i < 8; i++) {
         int64_t rows = i == 2 || i == 3 || i == 5 ? p->g.m - TILE : p->g.m; /* 6 and 7, of B, are always whole */
@@ -488,27 +517,32 @@ AMX static void run_thread(const Plan *p, int thread, int threads) {
         config.row_bytes[i] = 64;
     }
     _tile_loadconfig(&config);
-    if (p->private_b) {
-        uint8_t *packed = p->packed_b + (size_t)(thread * p->group) * STEP_BYTES;
-        for (int64_t k = 0; k < p->steps; k += p->group)
-            for (int64_t j = p->panels_n * thread / threads; j < p->panels_n * (thread + 1) / threads; j++) {
-                pack_share(p, j, j + 1, k, 0, 1, packed);
-                work(p, w, 0, p->panels_m, j, j + 1, packed, k);
+}
+
+AMX static void run_thread(const Plan *p, int thread, int threads) {
+    Worker *w = (Worker *)(p->own + (size_t)thread * p->own_bytes);
+    memset(w->result, 0, sizeof w->result);
+    memset(w->zeros, 0, sizeof w->zeros);
+    w->turn = 0;
+    configure_tiles(p);
+    int grid_m = choose_grid(p, threads), grid_n = threads / grid_m, at_m = thread / grid_n, at_n = thread % grid_n;
+    int64_t m = p->panels_m * at_m / grid_m, m_to = p->panels_m * (at_m + 1) / grid_m;
+    int64_t n = p->panels_n * at_n / grid_n, n_to = p->panels_n * (at_n + 1) / grid_n;
+    int64_t most = ceil_div(p->panels_n, grid_n), rounds = ceil_div(most, block_n_limit(p));
+    int64_t block_n = ceil_div(most, rounds); /* the same number of rounds for all, because of the barrier */
+    size_t block_bytes = (size_t)(block_n * p->group) * STEP_BYTES;
+    int buffers = grid_m > 1 ? 2 : 1, turn = 0;
+    for (int64_t k = 0; k < p->steps; k += p->group)
+        for (int64_t r = 0; r < rounds; r++, turn++) {
+            int64_t from = min64(n + r * block_n, n_to), to = min64(from + block_n, n_to);
+            uint8_t *packed = p->packed_b + block_bytes * (size_t)(at_n * buffers + turn % buffers);
+            pack_share(p, from, to, k, at_m, grid_m, packed);
+            /* Not for one alone: it may be inside a parallel region of the caller's. */
+            if (grid_m > 1) {
+#pragma omp barrier
             }
-    } else {
-        int grid_m = choose_grid(p, threads), grid_n = threads / grid_m;
-        int at_m = thread / grid_n, at_n = thread % grid_n;
-        for (int64_t k = 0; k < p->steps; k += p->group)
-            for (int64_t j = 0; j < p->panels_n; j += p->chunk_n) {
-                int64_t j_to = min64(j + p->chunk_n, p->panels_n), count = j_to - j;
-                int64_t steps = min64(p->group, p->steps - k), from = count * at_n / grid_n;
-                pack_share(p, j, j_to, k, thread, threads, p->packed_b);
-                wait_for(threads);
-                work(p, w, p->panels_m * at_m / grid_m, p->panels_m * (at_m + 1) / grid_m, j + from,
-                     j + count * (at_n + 1) / grid_n, p->packed_b + from * steps * STEP_BYTES, k);
-                wait_for(threads);
-            }
-    }
+            work(p, w, m, m_to, from, to, packed, k);
+        }
     _tile_release(); /* oneDNN and the next task switch find the unit unused */
 }
 

@@ -5,6 +5,7 @@
 #ifndef TRAIN_TRAINER_H
 #define TRAIN_TRAINER_H
 
+#include "base/dtype.h"
 #include "train/options.h"
 
 /* What the run is and what it takes, known before the first step. Bytes. */

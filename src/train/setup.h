@@ -1,0 +1,37 @@
+/* Everything a run holds, from its options to its memory. */
+#ifndef TRAIN_SETUP_H
+#define TRAIN_SETUP_H
+
+#include "train/batch_tape.h"
+#include "train/optimizer.h"
+#include "train/trainer.h"
+
+typedef struct Trainer {
+    OptionSet *set;
+    const TrainOptions *o;
+    const TrainCallbacks *cb;
+    const OpKernel *const *kernels;
+    Tokenizer *tokenizer;
+    Dataset *train, *eval;      /* eval: NULL without eval_files */
+    Model *model;
+    Optimizer *optimizer;
+    BatchTape step_tape, eval_tape;
+    Batch *batches;             /* gradient_accumulation_steps */
+    Batch eval_batch;
+    void *memory;               /* of both tapes: they never run at once */
+    TrainPlan plan;
+    int32_t pad;
+    char fingerprint[17];       /* of the training rows */
+} Trainer;
+
+/* Loads data and model, records the tapes, and fills in plan; then trainer_allocate takes the memory. */
+Status trainer_prepare(Trainer *t, OptionSet *set, const char *recipe_path, const TrainCallbacks *callbacks);
+Status trainer_allocate(Trainer *t);
+void trainer_release(Trainer *t);
+
+/* Share of eval_exact_match_files' questions that the model, as it is now, answers exactly. */
+Status trainer_exact_match(Trainer *t, double *share);
+
+void trainer_message(const Trainer *t, MessageLevel level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,425 @@
+/* The loop: steps, evaluation, saving, early stopping, going on from a checkpoint. */
+#include "train/trainer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "track/metrics.h"
+#include "track/runs.h"
+#include "train/checkpoint.h"
+#include "train/schedule.h"
+#include "train/setup.h"
+
+/* What changes while a run goes on. Everything a resumed run needs is in state.json. */
+typedef struct Loop {
+    Trainer t;
+    Metrics *metrics;
+    Runs *runs;
+    int64_t run_id;
+    int64_t step, updates;           /* updates: steps that were applied */
+    int64_t tokens_seen;             /* without padding */
+    double loss_sum, loss_targets;   /* since the last logged line */
+    double best;                     /* NaN: none yet */
+    int64_t best_step, without_better, last_saved, skipped_in_a_row;
+    double last_loss, last_eval, last_match;
+    bool target_reached, stop_early;
+    /* of this process only */
+    double start, log_time, seconds_per_step;
+    int64_t log_tokens, process_tokens;
+    char folder[512];
+} Loop;
+
+enum { MOST_SKIPPED = 100 };
+
+/* ---------------------------------------------------------------------------------------------------- state */
+
+static json_t *state_json(const Loop *l) {
+    const TrainOptions *o = l->t.o;
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:o, s:{s:I, s:s}, s:{s:I, s:I, s:I, s:b}}", "tane", TANE_VERSION,
+                     "step", (json_int_t)l->step, "updates", (json_int_t)l->updates, "total_steps", (json_int_t)l->t.plan.total_steps,
+                     "tokens_seen", (json_int_t)l->tokens_seen, "loss_sum", l->loss_sum, "loss_targets", l->loss_targets, "best",
+                     isnan(l->best) ? json_null() : json_real(l->best), "best_step", (json_int_t)l->best_step, "without_better",
+                     (json_int_t)l->without_better, "last_loss", isnan(l->last_loss) ? json_null() : json_real(l->last_loss), "data",
+                     "rows", (json_int_t)l->t.plan.rows, "fingerprint", l->t.fingerprint, "order", "seed", (json_int_t)o->seed,
+                     "per_device_train_batch_size", (json_int_t)o->per_device_train_batch_size, "gradient_accumulation_steps",
+                     (json_int_t)o->gradient_accumulation_steps, "dataloader_drop_last", o->dataloader_drop_last);
+}
+
+/* The order of rows must be the one that the checkpoint was made in. */
+static Status check_order(const json_t *order, const char *where, const char *key, int64_t now) {
+    int64_t then;
+    TRY_RETURN(json_get_int(order, where, key, INT64_MIN, INT64_MAX, &then));
+    if (then == now) return TANE_OK;
+    return FAIL(TANE_EINVAL, "%s was saved with %s=%" PRId64 ", now it is %" PRId64 ": the order of the rows would change; set it back, or start a new run with model=",
+                where, key, then, now);
+}
+
+static Status read_state(Loop *l, const json_t *state, const char *where) {
+    const TrainOptions *o = l->t.o;
+    const json_t *data = json_object_get(state, "data"), *order = json_object_get(state, "order");
+    const char *fingerprint;
+    bool drop;
+    if (!json_is_object(data) || !json_is_object(order))
+        return FAIL(TANE_EFORMAT, "%s/state.json has no \"data\" or no \"order\"", where);
+    TRY_RETURN(json_get_string(data, where, "fingerprint", &fingerprint));
+    if (strcmp(fingerprint, l->t.fingerprint))
+        return FAIL(TANE_EINVAL, "%s was trained on other data (fingerprint %s, now %s): the files or the tokenizer have changed; start a new run with model=%s",
+                    where, fingerprint, l->t.fingerprint, where);
+    TRY_RETURN(check_order(order, where, "seed", o->seed));
+    TRY_RETURN(check_order(order, where, "per_device_train_batch_size", o->per_device_train_batch_size));
+    TRY_RETURN(check_order(order, where, "gradient_accumulation_steps", o->gradient_accumulation_steps));
+    TRY_RETURN(json_get_bool(order, where, "dataloader_drop_last", &drop));
+    TRY_RETURN(check_order(json_object_get(state, "order"), where, "seed", o->seed));
+    if (drop != o->dataloader_drop_last)
+        return FAIL(TANE_EINVAL, "%s was saved with dataloader_drop_last=%s; set it back", where, drop ? "true" : "false");
+    TRY_RETURN(json_get_int(state, where, "step", 0, INT64_MAX, &l->step));
+    TRY_RETURN(json_get_int(state, where, "updates", 0, INT64_MAX, &l->updates));
+    TRY_RETURN(json_get_int(state, where, "tokens_seen", 0, INT64_MAX, &l->tokens_seen));
+    TRY_RETURN(json_get_double(state, where, "loss_sum", &l->loss_sum));
+    TRY_RETURN(json_get_double(state, where, "loss_targets", &l->loss_targets));
+    TRY_RETURN(json_opt_double(state, where, "best", &l->best));
+    TRY_RETURN(json_opt_double(state, where, "last_loss", &l->last_loss));
+    TRY_RETURN(json_get_int(state, where, "best_step", -1, INT64_MAX, &l->best_step));
+    TRY_RETURN(json_get_int(state, where, "without_better", 0, INT64_MAX, &l->without_better));
+    return TANE_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------- start */
+
+static Status no_old_run(const char *output_dir) {
+    char *last = NULL;
+    TRY_RETURN(checkpoint_last(output_dir, &last));
+    if (!last) return TANE_OK;
+    Status st = FAIL(TANE_EINVAL, "%s already holds a run (%s): add --resume to go on with it, or choose another run_name or output_dir",
+                     output_dir, path_base(last));
+    mem_free(last);
+    return st;
+}
+
+static Status write_recipe(const Loop *l) {
+    Status st = TANE_OK;
+    char *path = NULL;
+    Str yaml = {0};
+    TRY(option_write_yaml(l->t.set, &yaml));
+    TRY(path_join(&path, l->t.o->output_dir, "recipe.yaml"));
+    TRY(file_write_atomic(path, yaml.text, yaml.len));
+out:
+    mem_free(path);
+    str_free(&yaml);
+    return st;
+}
+
+static Status start_tracking(Loop *l, bool resumed) {
+    Status st = TANE_OK;
+    const TrainOptions *o = l->t.o;
+    char *path = NULL;
+    Str yaml = {0};
+    TRY(path_join(&path, o->output_dir, "metrics.jsonl"));
+    TRY(metrics_open(&l->metrics, path, resumed ? l->step : -1));
+    TRY(option_write_yaml(l->t.set, &yaml));
+    TRY(runs_open(&l->runs, o->db, true));
+    if (!resumed || run_resume(l->runs, o->output_dir, l->step, &l->run_id) != TANE_OK)
+        TRY(run_start(l->runs, &(RunStart){o->run_name, yaml.text, o->output_dir, o->model}, &l->run_id));
+out:
+    mem_free(path);
+    str_free(&yaml);
+    return st;
+}
+
+/* Fresh weights, those of `model`, or a checkpoint's with everything else it holds. */
+static Status start(Loop *l) {
+    Status st = TANE_OK;
+    const TrainOptions *o = l->t.o;
+    char *from = NULL;
+    json_t *state = NULL;
+    if (o->resume_from_checkpoint) {
+        TRY(mem_strdup(&from, o->resume_from_checkpoint));
+    } else if (o->resume) {
+        TRY(checkpoint_last(o->output_dir, &from));
+        if (!from) trainer_message(&l->t, MESSAGE_WARNING, "%s holds no checkpoint to resume from: starting at the beginning", o->output_dir);
+    } else {
+        TRY(no_old_run(o->output_dir));
+    }
+    TRY(dir_make(o->output_dir));
+    if (from) {
+        TRY(checkpoint_load(from, l->t.optimizer, &state));
+        TRY(read_state(l, state, from));
+        l->last_saved = l->step;
+    } else if (!o->model) {
+        params_init(&l->t.model->params, (uint64_t)o->seed, l->t.optimizer->master);
+        optimizer_publish(l->t.optimizer);
+    }
+    l->t.plan.first_step = l->step;
+    TRY(write_recipe(l));
+    TRY(start_tracking(l, from != NULL));
+out:
+    json_decref(state);
+    mem_free(from);
+    return st;
+}
+
+/* ----------------------------------------------------------------------------------------------------- step */
+
+/* Says where a value that is no number came from. */
+static Status not_finite(Loop *l, const char *what, const Batch *batch, int64_t row) {
+    const TrainOptions *o = l->t.o;
+    char place[512] = "";
+    if (batch && row >= 0 && batch->indices[row] >= 0) {
+        DatasetRow data;
+        dataset_row(l->t.train, batch->indices[row], &data);
+        snprintf(place, sizeof place, " at the row from %s:%" PRId64, data.source, data.line);
+    } else {
+        DatasetRow first, last;
+        const Batch *b = &l->t.batches[0];
+        dataset_row(l->t.train, b->indices[0], &first);
+        int64_t end = b->rows - 1;
+        while (end > 0 && b->indices[end] < 0) end--;
+        dataset_row(l->t.train, b->indices[end], &last);
+        snprintf(place, sizeof place, " in a batch that begins with %s:%" PRId64 " and ends with %s:%" PRId64, first.source, first.line,
+                 last.source, last.line);
+    }
+    if (!strcmp(o->on_nan, "skip") && ++l->skipped_in_a_row < MOST_SKIPPED) {
+        trainer_message(&l->t, MESSAGE_WARNING, "step %" PRId64 ": the %s is not finite%s: skipped, nothing was changed", l->step + 1, what, place);
+        return TANE_OK;
+    }
+    return FAIL(TANE_ENUMERIC, "step %" PRId64 ": the %s is not finite%s%s; the step was not applied, what is saved is intact. A smaller learning_rate, more warmup_steps or compute_dtype=fp32 may help; on_nan=skip goes on without such steps",
+                l->step + 1, what, place, l->skipped_in_a_row >= MOST_SKIPPED ? " (100 steps in a row)" : "");
+}
+
+/* One optimizer step. */
+static Status one_step(Loop *l, TrainProgress *progress) {
+    const TrainOptions *o = l->t.o;
+    Trainer *t = &l->t;
+    int64_t accumulation = o->gradient_accumulation_steps, batch_rows = o->per_device_train_batch_size, real = 0, targets = 0;
+    int64_t epoch = l->step / t->plan.steps_per_epoch, first = l->step % t->plan.steps_per_epoch * accumulation * batch_rows, used = 0;
+    for (int64_t i = 0; i < accumulation && first + i * batch_rows < t->plan.rows; i++, used++) {
+        batch_fill(&t->batches[i], t->train, (uint64_t)o->seed, epoch, first + i * batch_rows, t->pad);
+        targets += t->batches[i].targets;
+        real += t->batches[i].real;
+    }
+    double loss = 0;
+    for (int64_t i = 0; i < used; i++) {
+        TapeRun run = {.seed = (uint64_t)o->seed, .position = (uint64_t)(l->step * accumulation + i), .training = true,
+                       .accumulate = i > 0, .grad_scale = (float)(1.0 / (double)targets)};
+        double sum;
+        TRY_RETURN(batch_tape_run(&t->step_tape, &t->batches[i], &run, &sum));
+        if (!isfinite(sum)) {
+            TRY_RETURN(not_finite(l, "loss", &t->batches[i], batch_tape_bad_row(&t->step_tape)));
+            l->step++;
+            progress->loss = NAN;
+            return TANE_OK;
+        }
+        loss += sum;
+    }
+    float norm;
+    double lr = schedule_lr(o, l->step, t->plan.total_steps);
+    TRY_RETURN(optimizer_step(t->optimizer, lr, l->updates + 1, &norm));
+    l->step++;
+    progress->loss = loss / (double)targets;
+    progress->learning_rate = lr;
+    progress->grad_norm = norm;
+    if (!isfinite(norm)) {
+        l->step--;
+        TRY_RETURN(not_finite(l, "gradient", NULL, -1));
+        l->step++;
+        return TANE_OK;
+    }
+    l->skipped_in_a_row = 0;
+    l->updates++;
+    l->tokens_seen += real;
+    l->process_tokens += real;
+    l->loss_sum += loss;
+    l->loss_targets += (double)targets;
+    return TANE_OK;
+}
+
+static void report_progress(Loop *l, TrainProgress *p, double step_seconds, int64_t step_tokens) {
+    const TrainPlan *plan = &l->t.plan;
+    /* A slow average, so that the estimate does not jump. */
+    double weight = l->seconds_per_step == 0 ? 1.0 : 0.05;
+    l->seconds_per_step += weight * (step_seconds - l->seconds_per_step);
+    p->step = l->step;
+    p->total_steps = plan->total_steps;
+    p->epoch = (double)l->step / (double)plan->steps_per_epoch;
+    p->tokens_per_second = step_seconds > 0 ? (double)step_tokens / step_seconds : 0;
+    p->seconds_left = l->seconds_per_step * (double)(plan->total_steps - l->step);
+    p->limit_share = p->tokens_per_second * model_train_flops(l->t.model, plan->width) / plan->limit_flops;
+    p->best = l->best;
+    if (l->t.cb->progress) l->t.cb->progress(l->t.cb->user, p);
+}
+
+/* A line of metrics: the loss of all tokens since the last one. */
+static Status log_line(Loop *l, const TrainProgress *p) {
+    double now = clock_seconds(), seconds = now - l->log_time;
+    int64_t tokens = l->process_tokens - l->log_tokens;
+    l->last_loss = l->loss_targets > 0 ? l->loss_sum / l->loss_targets : NAN;
+    l->loss_sum = l->loss_targets = 0;
+    l->log_time = now;
+    l->log_tokens = l->process_tokens;
+    const Metric values[] = {{"epoch", p->epoch}, {"loss", l->last_loss}, {"learning_rate", p->learning_rate}, {"grad_norm", p->grad_norm},
+                             {"tokens_per_second", seconds > 0 ? (double)tokens / seconds : 0}, {"tokens_seen", (double)l->tokens_seen}};
+    return metrics_write(l->metrics, l->step, values, sizeof values / sizeof *values);
+}
+
+/* ----------------------------------------------------------------------------------------------- evaluation */
+
+static Status eval_loss(Loop *l, double *out) {
+    Trainer *t = &l->t;
+    double loss = 0;
+    int64_t targets = 0;
+    for (int64_t first = 0; first < dataset_rows(t->eval); first += t->o->per_device_eval_batch_size) {
+        double sum;
+        TapeRun run = {0};
+        batch_fill_ordered(&t->eval_batch, t->eval, first, t->pad);
+        TRY_RETURN(batch_tape_run(&t->eval_tape, &t->eval_batch, &run, &sum));
+        loss += sum;
+        targets += t->eval_batch.targets;
+    }
+    *out = loss / (double)targets;
+    return TANE_OK;
+}
+
+/* Is `value` better than the best so far by more than the threshold? */
+static bool is_better(const Loop *l, double value) {
+    const TrainOptions *o = l->t.o;
+    if (isnan(value)) return false;
+    if (isnan(l->best)) return true;
+    return train_options_greater_is_better(o) ? value > l->best + o->early_stopping_threshold : value < l->best - o->early_stopping_threshold;
+}
+
+static Status evaluate(Loop *l, bool *best) {
+    const TrainOptions *o = l->t.o;
+    TrainEvaluation e = {.step = l->step, .loss = NAN, .exact_match = NAN};
+    if (l->t.eval) TRY_RETURN(eval_loss(l, &e.loss));
+    if (o->eval_exact_match_files.n) TRY_RETURN(trainer_exact_match(&l->t, &e.exact_match));
+    double value = !strcmp(o->metric_for_best_model, "eval_loss") ? e.loss : !strcmp(o->metric_for_best_model, "train_loss") ? l->last_loss : e.exact_match;
+    e.is_best = is_better(l, value);
+    if (e.is_best) {
+        l->best = value;
+        l->best_step = l->step;
+        l->without_better = 0;
+    } else {
+        l->without_better++;
+    }
+    *best = e.is_best;
+    l->last_eval = e.loss;
+    l->last_match = e.exact_match;
+    l->stop_early = o->early_stopping_patience && l->without_better >= o->early_stopping_patience;
+    l->target_reached = o->target_exact_match > 0 && e.exact_match >= o->target_exact_match;
+    Metric values[2];
+    size_t n = 0;
+    if (!isnan(e.loss)) values[n++] = (Metric){"eval_loss", e.loss};
+    if (!isnan(e.exact_match)) values[n++] = (Metric){"eval_exact_match", e.exact_match};
+    TRY_RETURN(metrics_write(l->metrics, l->step, values, n));
+    for (size_t i = 0; i < n; i++) TRY_RETURN(run_score(l->runs, l->run_id, l->step, values[i].name, values[i].value));
+    if (l->t.cb->evaluation) l->t.cb->evaluation(l->t.cb->user, &e);
+    return TANE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------ save */
+
+static void on_removed(void *user, int64_t step) {
+    Loop *l = user;
+    if (run_checkpoint_removed(l->runs, l->run_id, step) != TANE_OK)
+        trainer_message(&l->t, MESSAGE_WARNING, "%s", err_message());
+}
+
+static Status save(Loop *l, bool best) {
+    Status st = TANE_OK;
+    const TrainOptions *o = l->t.o;
+    json_t *state = state_json(l);
+    char *path = NULL;
+    if (!state) return FAIL(TANE_ENOMEM, "out of memory while saving step %" PRId64, l->step);
+    TRY(checkpoint_path(&path, o->output_dir, l->step));
+    TRY(checkpoint_save(&(CheckpointSave){.run_dir = o->output_dir, .step = l->step, .optimizer = l->t.optimizer, .tokenizer = l->t.tokenizer,
+                                          .state = state, .best = best, .keep = o->save_total_limit}, on_removed, l));
+    l->last_saved = l->step;
+    snprintf(l->folder, sizeof l->folder, "%s", path);
+    TRY(run_checkpoint(l->runs, l->run_id, &(RunCheckpoint){l->step, path, best, true, l->last_eval}));
+    if (l->t.cb->saved) l->t.cb->saved(l->t.cb->user, path, l->step, best);
+out:
+    json_decref(state);
+    mem_free(path);
+    return st;
+}
+
+/* ------------------------------------------------------------------------------------------------------ loop */
+
+static bool due(const char *strategy, int64_t every, const Loop *l) {
+    if (!strcmp(strategy, "steps")) return l->step % every == 0;
+    return !strcmp(strategy, "epoch") && l->step % l->t.plan.steps_per_epoch == 0;
+}
+
+static Status loop(Loop *l) {
+    const TrainOptions *o = l->t.o;
+    int64_t total = l->t.plan.total_steps, eval_every = o->eval_steps ? o->eval_steps : o->logging_steps;
+    TrainProgress progress = {.best = l->best};
+    while (l->step < total && !l->stop_early && !l->target_reached) {
+        double begin = clock_seconds();
+        int64_t tokens = l->process_tokens;
+        TRY_RETURN(one_step(l, &progress));
+        report_progress(l, &progress, clock_seconds() - begin, l->process_tokens - tokens);
+        bool last = l->step == total, best = false, evaluated = false;
+        if (l->step % o->logging_steps == 0 || last) TRY_RETURN(log_line(l, &progress));
+        if (strcmp(o->eval_strategy, "no") && (last || due(o->eval_strategy, eval_every, l))) {
+            TRY_RETURN(evaluate(l, &best));
+            evaluated = true;
+        }
+        bool stop = l->t.cb->stop && l->t.cb->stop(l->t.cb->user);
+        bool end = last || stop || l->stop_early || l->target_reached;
+        if (end || (evaluated && best && strcmp(o->save_strategy, "no")) || due(o->save_strategy, o->save_steps, l))
+            TRY_RETURN(save(l, best));
+        if (stop && !last)
+            return FAIL(TANE_ECANCELED, "stopped at step %" PRId64 " of %" PRId64 "; it is saved in %s. Add --resume to go on", l->step, total, l->folder);
+    }
+    return TANE_OK;
+}
+
+static void fill_result(const Loop *l, TrainResult *r) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    *r = (TrainResult){.step = l->step, .train_loss = l->last_loss, .eval_loss = l->last_eval, .exact_match = l->last_match,
+                       .seconds = clock_seconds() - l->start, .peak_memory = (size_t)usage.ru_maxrss * 1024};
+    r->tokens_per_second = r->seconds > 0 ? (double)l->process_tokens / r->seconds : 0;
+    r->limit_share = r->tokens_per_second * model_train_flops(l->t.model, l->t.plan.width) / l->t.plan.limit_flops;
+    memcpy(r->folder, l->folder, sizeof r->folder);
+}
+
+Status train_run(OptionSet *set, const char *recipe_path, const TrainCallbacks *callbacks, TrainResult *result) {
+    static const TrainCallbacks silent;
+    Status st = TANE_OK;
+    Loop l = {.best = NAN, .best_step = -1, .last_saved = -1, .last_loss = NAN, .last_eval = NAN, .last_match = NAN};
+    *result = (TrainResult){0};
+    TRY_RETURN(trainer_prepare(&l.t, set, recipe_path, callbacks ? callbacks : &silent));
+    TRY(trainer_allocate(&l.t));
+    TRY(start(&l));
+    if (l.t.cb->plan) l.t.cb->plan(l.t.cb->user, &l.t.plan);
+    l.start = l.log_time = clock_seconds();
+    if (l.step >= l.t.plan.total_steps)
+        trainer_message(&l.t, MESSAGE_INFO, "step %" PRId64 " of %" PRId64 ": this run is complete", l.step, l.t.plan.total_steps);
+    TRY(loop(&l));
+    fill_result(&l, result);
+out:;
+    ErrorCopy error = {0};
+    if (st != TANE_OK) err_save(&error);
+    if (l.run_id) (void)run_finish(l.runs, l.run_id, st == TANE_OK ? "done" : st == TANE_ECANCELED ? "stopped" : "failed");
+    if (l.metrics && metrics_close(&l.metrics) != TANE_OK && st == TANE_OK) {
+        st = err_code();
+        err_save(&error);
+    }
+    runs_close(l.runs);
+    trainer_release(&l.t);
+    return st == TANE_OK ? TANE_OK : err_restore(&error);
+}
+
+Status train_plan(OptionSet *set, const char *recipe_path, TrainPlan *plan) {
+    static const TrainCallbacks silent;
+    Trainer t;
+    TRY_RETURN(trainer_prepare(&t, set, recipe_path, &silent));
+    *plan = t.plan;
+    trainer_release(&t);
+    return TANE_OK;
+}

@@ -42,8 +42,8 @@ typedef struct TrainConfig {
 
 static const Option train_rows[] = {
     ROW(input, LIST, NULL, NULL, 0, 0, "Files",
-        "files to learn from: .jsonl with \"prompt\" and \"completion\" (joined) or \"text\" on each line, or any other "
-        "file with one sentence a line (required)"),
+        "files to learn from: .jsonl with \"prompt\" and \"completion\" (joined) or \"text\" on each line, or any "
+        "other file with one sentence a line (required)"),
     ROW(out, STRING, NULL, NULL, 0, 0, "Files", "writes OUT.model and OUT.vocab (required)"),
     ROW(sample, INT, "0", NULL, 0, 9e18, "Files", "learn from so many sentences drawn at random; 0: from all"),
     ROW(seed, INT, "42", NULL, 0, 9e18, "Files", "another seed: another sample"),
@@ -213,10 +213,10 @@ static const Command train_command = {
     .run = train_run,
 };
 
-/* ---- what show, encode and decode share ---- */
+/* ---- what the commands on a finished tokenizer share ---- */
 
 typedef struct ViewConfig {
-    const char *csv;
+    const char *csv, *out;
     bool json, pieces;
 } ViewConfig;
 
@@ -472,12 +472,43 @@ static const Command decode_command = {
     .run = decode_run,
 };
 
-static const Command *const subcommands[] = {&train_command, &show_command, &encode_command, &decode_command, NULL};
+/* ---- tane tokenizer export ---- */
+
+static Status export_run(const Command *self, int argc, char **argv) {
+    Status st = TANE_OK;
+    View view = {0};
+    TRY(view_open(&view, self, argc, argv));
+    if (view.words.n) TRY(cli_usage(self, "one tokenizer at a time; what is \"%s\"?", view.words.items[0]));
+    if (!view.config.out) TRY(cli_usage(self, "--out FOLDER is missing"));
+    TRY(tokenizer_save(view.tok, view.config.out));
+    fprintf(stderr, "%s: tokenizer files for transformers\n", view.config.out);
+out:
+    return view_close(&view, st);
+}
+
+static const Option export_rows[] = {
+    ROW(out, STRING, NULL, "folder to write to (required)"),
+};
+static const OptionTable export_table = TABLE("tane tokenizer export", export_rows);
+
+static const Command export_command = {
+    .name = "export",
+    .summary = "write the files that transformers opens",
+    .usage = "tane tokenizer export MODEL --out FOLDER",
+    .examples = "  tane tokenizer export math_tokenizer.model --out math_tokenizer\n",
+    .options = &export_table,
+    .details = "Writes tokenizer.model, tokenizer.json, tokenizer_config.json and special_tokens_map.json.\n"
+               "transformers gives the same ids, but reads \"</s>\" in a text as the special token; tane does not.\n",
+    .run = export_run,
+};
+
+static const Command *const subcommands[] = {&train_command,  &show_command,   &encode_command,
+                                             &decode_command, &export_command, NULL};
 
 const Command cmd_tokenizer = {
     .name = "tokenizer",
-    .summary = "train a tokenizer, look at one, encode and decode",
-    .usage = "tane tokenizer train|show|encode|decode ...",
+    .summary = "train a tokenizer, look at one, encode, decode, export",
+    .usage = "tane tokenizer train|show|encode|decode|export ...",
     .examples = "  tane tokenizer train --input data.jsonl --vocab-size 35 --out math_tokenizer\n"
                 "  tane tokenizer show math_tokenizer.model --csv vocabulary.csv\n"
                 "  tane tokenizer encode math_tokenizer.model '12+(-34)='\n"

@@ -1,7 +1,7 @@
 /* The one door to libsentencepiece: open, encode, decode, train. C on this side, C++ behind it.
  *
- * Nothing thrown there passes through, and nothing is printed. The library aborts on some input, so callers check first:
- * spm_open only gets bytes that spm_proto_write wrote, spm_train only text that tokenizer_train looked through.
+ * Nothing thrown there passes through, and nothing is printed. The library aborts on some input, so callers check
+ * first: spm_open only gets bytes that spm_proto_write wrote, spm_train only text that tokenizer_train looked through.
  */
 #ifndef TEXT_SPM_H
 #define TEXT_SPM_H

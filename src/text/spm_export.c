@@ -191,8 +191,8 @@ static json_t *base64(SpmBytes in) {
     return value;
 }
 
-/* What SentencePiece does before the pieces, in its order: character map, outer and repeated spaces, the space in front,
- * U+2581 for spaces. */
+/* What SentencePiece does before the pieces, in its order: character map, leading and repeated spaces, the space in
+ * front, U+2581 for spaces, trailing spaces. */
 static json_t *normalizer_json(const SpmProto *proto) {
     const SpmNormalizer *norm = &proto->normalizer;
     json_t *steps = json_array();
@@ -200,12 +200,15 @@ static json_t *normalizer_json(const SpmProto *proto) {
         steps = append(steps, json_pack("{s:s, s:o}", "type", "Precompiled", "precompiled_charsmap",
                                                base64(norm->charsmap)));
     if (norm->remove_extra_whitespaces) {
-        steps = append(steps, replace_json("Regex", "\\A +| +\\z", ""));
+        steps = append(steps, replace_json("Regex", "\\A +", ""));
         steps = append(steps, replace_json("Regex", " {2,}", " "));
     }
     if (norm->add_dummy_prefix && !proto->treat_whitespace_as_suffix)
         steps = append(steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", " "));
     if (norm->escape_whitespaces) steps = append(steps, replace_json("String", " ", space_piece));
+    /* Last, because SentencePiece takes a U+2581 of the text itself away here too. */
+    if (norm->remove_extra_whitespaces)
+        steps = append(steps, replace_json("Regex", norm->escape_whitespaces ? "\xE2\x96\x81+\\z" : " +\\z", ""));
     return json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", steps);
 }
 

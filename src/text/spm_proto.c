@@ -145,7 +145,6 @@ static Status parse_trainer(SpmProto *proto, Wire w) {
 }
 
 static Status parse_normalizer(SpmNormalizer *norm, Wire w) {
-    norm->present = true;
     while (w.p < w.end) {
         Field f;
         TRY_RETURN(read_field(&w, &f));
@@ -176,6 +175,8 @@ Status spm_proto_parse(SpmProto *proto, const char *where, const char *data, siz
     while (w.p < w.end) {
         Field f;
         TRY_RETURN(read_field(&w, &f));
+        proto->has_trainer |= f.number == 2;
+        proto->has_normalizer |= f.number == 3;
         if (f.number == 1 || f.number == 2 || f.number == 3 || f.number == 5) TRY_RETURN(expect(&w, &f, 2));
         switch (f.number) {
         case 1: TRY_RETURN(parse_piece(proto, sub_wire(&w, &f))); break;
@@ -364,6 +365,10 @@ Status spm_proto_check(const SpmProto *proto, const char *where) {
     bool byte_found[256] = {false};
     if (proto->n_pieces == 0)
         return FAIL(TANE_EFORMAT, "%s: no pieces in it; a SentencePiece model was expected", where);
+    /* SentencePiece writes both, behind the pieces: without them the file was cut at just the right place. */
+    if (!proto->has_trainer || !proto->has_normalizer)
+        return FAIL(TANE_EFORMAT, "%s: the model ends behind %zu pieces, without its %s; get the file again", where,
+                    proto->n_pieces, proto->has_trainer ? "normalizer_spec" : "trainer_spec");
     TRY_RETURN(check_pieces(proto, where, byte_found));
     TRY_RETURN(check_distinct(proto, where));
     for (int i = 0; proto->byte_fallback && i < 256; i++)

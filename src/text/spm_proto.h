@@ -32,7 +32,6 @@ typedef struct SpmPiece {
 } SpmPiece;
 
 typedef struct SpmNormalizer {
-    bool present;
     SpmBytes charsmap; /* double-array trie and replacement texts; empty: identity */
     bool add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces;
 } SpmNormalizer;
@@ -40,6 +39,7 @@ typedef struct SpmNormalizer {
 typedef struct SpmProto {
     SpmPiece *pieces; /* (n_pieces), mem_free */
     size_t n_pieces, cap;
+    bool has_trainer, has_normalizer;
     SpmModelType type;
     bool byte_fallback, treat_whitespace_as_suffix;
     SpmBytes unk_piece, bos_piece, eos_piece, pad_piece; /* names of the special pieces */

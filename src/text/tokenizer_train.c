@@ -1,7 +1,7 @@
 /* Training a SentencePiece tokenizer: checks, the way text is handed over, and the two files that come out.
  *
- * Normalisation is the identity and no space is added or taken away, so that decoding gives the text back. The same text
- * and options give the same bytes, whatever `threads` says.
+ * Normalisation is the identity and no space is added or taken away, so that decoding gives the text back. The same
+ * text and options give the same bytes, whatever `threads` says.
  */
 #include <sched.h>
 #include <string.h>
@@ -98,7 +98,7 @@ static Status probe_memory(const Survey *text) {
     size_t need = 64 * (text->bytes + text->chunks);
     void *probe = mem_alloc(need);
     if (!probe)
-        return FAIL(TANE_ENOMEM, "training a tokenizer on %.1f MiB of text needs about %.1f MiB of memory; use less text",
+        return FAIL(TANE_ENOMEM, "training a tokenizer on %.1f MiB of text needs %.1f MiB of memory; use less text",
                     (double)text->bytes / 1048576.0, (double)need / 1048576.0);
     mem_free(probe);
     return TANE_OK;

@@ -188,6 +188,8 @@ static void the_doctor_speaks(void **state) {
     (void)state;
     expect("doctor --no-measure", 0, "\ntane " TANE_VERSION " will use\n  device        cpu", "");
     expect("doctor --no-measure --json", 0, "\"processor\":{\"model\":", "");
+    expect("doctor --no-measure --json", 0, "\"measured\":{\"fp32_flops\":null,", "");
+    expect("doctor", 0, "\nMeasured on ", "");
 }
 
 int main(void) {

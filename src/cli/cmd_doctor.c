@@ -47,6 +47,7 @@ typedef struct Doctor {
     int driver;           /* CUDA version of the driver, e.g. 12040; 0: no driver */
     bool gpu_on_bus;      /* an NVIDIA display device, with or without driver */
     bool measured;
+    char why_not[256];    /* what kept us from measuring, "" when nothing did */
     double fp32_flops, bf16_flops, bandwidth; /* NaN: not measured */
     Advice advice[MAX_ADVICE];
     int n_advice;
@@ -240,6 +241,7 @@ out:
 }
 
 static void tell_rates(const Doctor *d) {
+    if (*d->why_not) printf("\nCould not measure: %s\n", d->why_not);
     if (!d->measured) return;
     printf("\nMeasured on %d thread%s\n", omp_get_max_threads(), omp_get_max_threads() == 1 ? "" : "s");
     printf("  products      fp32 %.0f GFLOP/s, ", d->fp32_flops / 1e9);
@@ -329,7 +331,7 @@ static Status run(const Command *self, int argc, char **argv) {
     look_at_system(&d);
     look_for_gpus(&d);
     err_clear(); /* files that are not there are no errors here */
-    if (config.measure) TRY(measure(&d));
+    if (config.measure && measure(&d) != TANE_OK) snprintf(d.why_not, sizeof d.why_not, "%.255s", err_message());
     TRY(judge_processor(&d));
     TRY(judge_space(&d));
     judge_gpus(&d);

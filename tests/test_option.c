@@ -117,6 +117,7 @@ static void numbers_are_strict(void **state) {
         assert_true(config.learning_rate == good[i].value);
     }
     assert_ok(option_set(&set, "dropout", "-1e300", "here")); /* no limits */
+    assert_error(option_set(&set, "dropout", "1e999", "here"), TANE_EINVAL, "(and fit in a double)");
     option_release(&set);
 }
 

@@ -164,7 +164,8 @@ static void going_on_drops_what_is_behind(void **state) {
     assert_ok(run_scores(runs, &arena, old, &scores, &n));
     assert_int_equal(n, 4);
     assert_error(run_resume(runs, "runs/none", 0, &id), TANE_ENOTFOUND, "no run in folder runs/none is recorded");
-    assert_ok(run_score(runs, run, 30, "loss", 1)); /* the failed call left no transaction open */
+    /* The failed call left no transaction open. */
+    assert_ok(run_checkpoint(runs, run, &(RunCheckpoint){30, "x", false, true, NAN}));
     end();
 }
 

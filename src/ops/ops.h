@@ -53,6 +53,9 @@ Tensor *op_dropout(Tape *t, Tensor *x, float p);
  * The objective is grad_scale * sum(losses); with grads on, x's and w's gradients are computed along with the forward. */
 Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float smoothing, Tensor **hits_out);
 
+/* x (B, T, C), w (V, C), at (B) int32, read at run time -> (B, V) fp32 = x[b, at[b]] w^T: for generation. */
+Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *at);
+
 /* ---- the update, on a tape of its own: see train/optimizer.h */
 
 /* grads (n) fp32 -> (1) fp32, the Euclidean norm; not finite when any element is not. */

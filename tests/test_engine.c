@@ -1,0 +1,459 @@
+/* The engine: against a full forward for every token, alone and in company, at the context's end, bad requests, bad
+ * weights, memory that runs out. */
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "infer/engine.h"
+#include "support.h"
+
+enum { VOCAB = 61, CONTEXT = 48 };
+
+/* A model of random weights, larger than usual so that its answers vary. */
+static Model *tiny(const char *family, DType dtype) {
+    ModelConfig c;
+    Model *m;
+    assert_ok(model_config_init(&c, family));
+    c.vocab_size = VOCAB;
+    c.context = CONTEXT;
+    c.width = 48;
+    c.layers = 2;
+    c.heads = 4;
+    c.kv_heads = strcmp(family, "llama") ? 0 : 2;
+    c.init_std = 0.15;
+    c.tied = true;
+    c.activation = strcmp(family, "llama") ? ACTIVATION_GELU_TANH : ACTIVATION_SILU;
+    assert_ok(model_new(&m, &c, dtype));
+    float *flat;
+    assert_ok(MEM_NEW_ARRAY(&flat, m->params.elements));
+    params_init(&m->params, 11, flat);
+    params_convert(&m->params, flat, m->weights, dtype);
+    mem_free(flat);
+    return m;
+}
+
+typedef struct Prompts {
+    int32_t ids[80][CONTEXT];
+    EngineRequest request[80];
+    int n;
+} Prompts;
+
+/* Lengths from 1 to 20, different limits, every third sampled in its own way. */
+static void make_prompts(Prompts *p, int n) {
+    Rng rng = {.key = 5};
+    static const int32_t stop[] = {3};
+    p->n = n;
+    for (int i = 0; i < n; i++) {
+        int length = 1 + (int)rng_below(&rng, 20);
+        for (int t = 0; t < length; t++) p->ids[i][t] = (int32_t)rng_below(&rng, VOCAB);
+        p->request[i] = (EngineRequest){.id = 1000 + (uint64_t)i, .prompt = p->ids[i], .n_prompt = length,
+                                        .max_new_tokens = 1 + (int64_t)rng_below(&rng, 20), .stop = stop, .n_stop = 1,
+                                        .sampling = {.temperature = i % 3 ? 0.9 : 0, .top_p = i % 3 == 2 ? 0.9 : 1,
+                                                     .top_k = i % 6 == 1 ? 10 : 0, .seed = 77, .stream = (uint64_t)i}};
+    }
+}
+
+/* ---- against the plain way: the whole sequence through the model for every token, no cache, no batch */
+
+static void forward_once(const Model *m, const int32_t *ids, int64_t n, float *logits) {
+    Tape *t;
+    int64_t shape[] = {1, n};
+    int32_t positions[CONTEXT], at = (int32_t)n - 1, tokens[CONTEXT];
+    for (int i = 0; i < n; i++) positions[i] = i;
+    memcpy(tokens, ids, (size_t)n * 4);
+    assert_ok(tape_new(&t, ops_cpu(), false));
+    Tensor *in_tokens = tape_external(t, "tokens", DTYPE_I32, 2, shape), *in_at = tape_external(t, "at", DTYPE_I32, 1, shape);
+    Tensor *in_positions = tape_external(t, "positions", DTYPE_I32, 2, shape);
+    in_tokens->data = tokens;
+    in_positions->data = positions;
+    in_at->data = &at;
+    ModelOutput out;
+    model_forward(m, t, &(ModelInput){.tokens = in_tokens, .positions = in_positions}, &out);
+    Tensor *y = op_logits(t, out.hidden, out.head, in_at);
+    assert_ok(tape_plan(t));
+    void *memory;
+    assert_ok(mem_new(&memory, tape_bytes(t), 1));
+    assert_ok(tape_bind(t, memory));
+    assert_ok(tape_forward(t, &(TapeRun){0}));
+    memcpy(logits, y->data, VOCAB * sizeof *logits);
+    mem_free(memory);
+    tape_free(t);
+}
+
+/* Every token of the answer is the one the plain way gives (greedy: up to a tie within the tolerance), with its
+ * log-probability. */
+static void check_answer(const Model *m, const EngineRequest *r, const EngineResult *a, double tolerance) {
+    int32_t ids[2 * CONTEXT];
+    float logits[VOCAB];
+    memcpy(ids, r->prompt, (size_t)r->n_prompt * 4);
+    for (int64_t i = 0; i < a->n; i++) {
+        forward_once(m, ids, r->n_prompt + i, logits);
+        double top = -INFINITY, total = 0;
+        for (int v = 0; v < VOCAB; v++) top = logits[v] > top ? logits[v] : top;
+        for (int v = 0; v < VOCAB; v++) total += exp(logits[v] - top);
+        double logprob = logits[a->tokens[i]] - top - log(total);
+        assert_true(fabs(logprob - a->logprobs[i]) < tolerance);
+        if (r->sampling.temperature == 0) assert_true(logits[a->tokens[i]] > top - tolerance);
+        ids[r->n_prompt + i] = a->tokens[i];
+    }
+}
+
+static void check_against_plain(const char *family, DType dtype, double tolerance) {
+    static Prompts p;
+    static EngineResult result[80];
+    Arena arena = {0};
+    Engine *e;
+    Model *m = tiny(family, dtype);
+    make_prompts(&p, 40);
+    assert_ok(engine_new(&e, m, 8, 0));
+    assert_ok(engine_generate(e, p.request, 40, &arena, result, NULL, NULL));
+    int stopped = 0, different = 0;
+    for (int i = 0; i < 40; i++) {
+        const EngineRequest *r = &p.request[i];
+        assert_int_equal(result[i].id, r->id);
+        assert_true(result[i].n >= 1 && result[i].n <= r->max_new_tokens);
+        check_answer(m, r, &result[i], tolerance);
+        bool stop = result[i].tokens[result[i].n - 1] == 3;
+        assert_int_equal(result[i].reason, stop ? ENGINE_STOP : ENGINE_LENGTH);
+        if (!stop) assert_int_equal(result[i].n, r->max_new_tokens);
+        for (int64_t t = 0; t + 1 < result[i].n; t++) assert_int_not_equal(result[i].tokens[t], 3);
+        stopped += stop;
+        different += i > 0 && result[i].tokens[0] != result[0].tokens[0];
+    }
+    assert_true(stopped > 0 && stopped < 40); /* or else the test would not see stop tokens */
+    assert_true(different > 10);
+    engine_free(e);
+    model_free(m);
+    arena_release(&arena);
+}
+
+static void test_equals_a_full_forward(void **state) {
+    (void)state;
+    check_against_plain("gpt2", DTYPE_F32, 1e-4);
+    check_against_plain("llama", DTYPE_F32, 1e-4);
+    check_against_plain("gpt2", DTYPE_BF16, 0.15); /* rounding differs where attention takes another kernel */
+    check_against_plain("llama", DTYPE_BF16, 0.15);
+}
+
+/* ---- company */
+
+static void assert_same(const EngineResult *a, const EngineResult *b) {
+    assert_int_equal(a->n, b->n);
+    assert_int_equal(a->reason, b->reason);
+    assert_memory_equal(a->tokens, b->tokens, (size_t)a->n * 4);
+    assert_memory_equal(a->logprobs, b->logprobs, (size_t)a->n * 4); /* bit for bit */
+}
+
+static void check_company(const char *family, DType dtype) {
+    static Prompts p;
+    static EngineResult alone[80], together[80];
+    static const int64_t slots[] = {64, 13, 3};
+    Arena arena = {0};
+    Engine *e;
+    Model *m = tiny(family, dtype);
+    make_prompts(&p, 80);
+    assert_ok(engine_new(&e, m, 1, 0));
+    for (int i = 0; i < 80; i++) assert_ok(engine_generate(e, &p.request[i], 1, &arena, &alone[i], NULL, NULL));
+    engine_free(e);
+    for (int k = 0; k < 3; k++) {
+        assert_ok(engine_new(&e, m, slots[k], CONTEXT - k));
+        assert_ok(engine_generate(e, p.request, 80, &arena, together, NULL, NULL));
+        for (int i = 0; i < 80; i++) assert_same(&alone[i], &together[i]);
+        /* and again on the same engine, whose cache is full of other things */
+        assert_ok(engine_generate(e, p.request + 9, 31, &arena, together, NULL, NULL));
+        for (int i = 0; i < 31; i++) assert_same(&alone[i + 9], &together[i]);
+        engine_free(e);
+    }
+    model_free(m);
+    arena_release(&arena);
+}
+
+static void test_answers_do_not_depend_on_company(void **state) {
+    (void)state;
+    check_company("gpt2", DTYPE_F32);
+    check_company("gpt2", DTYPE_BF16);
+    check_company("llama", DTYPE_F32);
+    check_company("llama", DTYPE_BF16);
+}
+
+static void test_answers_do_not_depend_on_threads(void **state) {
+    (void)state;
+    static Prompts p;
+    static EngineResult one[80], two[80];
+    Arena arena = {0};
+    Engine *e;
+    Model *m = tiny("gpt2", DTYPE_F32);
+    int threads = omp_get_max_threads();
+    make_prompts(&p, 30);
+    for (int n = 1; n <= 2; n++) {
+        omp_set_num_threads(n);
+        assert_ok(engine_new(&e, m, 16, 0));
+        assert_ok(engine_generate(e, p.request, 30, &arena, n == 1 ? one : two, NULL, NULL));
+        engine_free(e);
+    }
+    omp_set_num_threads(threads);
+    for (int i = 0; i < 30; i++) assert_same(&one[i], &two[i]);
+    model_free(m);
+    arena_release(&arena);
+}
+
+/* ---- limits */
+
+static void test_the_context_ends(void **state) {
+    (void)state;
+    static int32_t ids[CONTEXT + 1] = {1, 2, 3};
+    Arena arena = {0};
+    EngineResult result;
+    Engine *e;
+    Model *m = tiny("gpt2", DTYPE_F32);
+    assert_ok(engine_new(&e, m, 2, 0));
+    for (int64_t n = 1; n <= CONTEXT; n += CONTEXT - 1) { /* prompts of 1 and of all the context */
+        EngineRequest r = {.prompt = ids, .n_prompt = n, .max_new_tokens = 1000, .sampling = {.top_p = 1}};
+        assert_ok(engine_generate(e, &r, 1, &arena, &result, NULL, NULL));
+        assert_int_equal(result.reason, ENGINE_CONTEXT);
+        assert_int_equal(result.n, CONTEXT - n + 1);
+        check_answer(m, &r, &result, 1e-4);
+        r.max_new_tokens = CONTEXT - n + 1;
+        assert_ok(engine_generate(e, &r, 1, &arena, &result, NULL, NULL));
+        assert_int_equal(result.reason, ENGINE_LENGTH);
+    }
+    EngineRequest r = {.prompt = ids, .n_prompt = CONTEXT + 1, .max_new_tokens = 1, .sampling = {.top_p = 1}};
+    assert_error(engine_generate(e, &r, 1, &arena, &result, NULL, NULL), TANE_EINVAL, "49 tokens, but the context is 48");
+    engine_free(e);
+    assert_ok(engine_new(&e, m, 2, 10)); /* a smaller one by choice */
+    r.n_prompt = 7;
+    r.max_new_tokens = 100;
+    assert_ok(engine_generate(e, &r, 1, &arena, &result, NULL, NULL));
+    assert_int_equal(result.reason, ENGINE_CONTEXT);
+    assert_int_equal(result.n, 4);
+    r.n_prompt = 11;
+    assert_error(engine_check(e, &r), TANE_EINVAL, "11 tokens, but the context is 10");
+    engine_free(e);
+    model_free(m);
+    arena_release(&arena);
+}
+
+static void test_bad_requests(void **state) {
+    (void)state;
+    static int32_t ids[4] = {1, 2, VOCAB, 4};
+    Arena arena = {0};
+    EngineResult result[2];
+    Engine *e;
+    Model *m = tiny("gpt2", DTYPE_F32);
+    assert_error(engine_new(&e, m, 0, 0), TANE_EINVAL, "batch of 0");
+    assert_error(engine_new(&e, m, 1, CONTEXT + 1), TANE_EINVAL, "49 tokens is not in 1..48");
+    assert_ok(engine_new(&e, m, 2, 0));
+    EngineRequest r = {.prompt = ids, .n_prompt = 0, .max_new_tokens = 4, .sampling = {.top_p = 1}};
+    assert_error(engine_check(e, &r), TANE_EINVAL, "empty");
+    r.n_prompt = 2;
+    r.max_new_tokens = 0;
+    assert_error(engine_check(e, &r), TANE_EINVAL, "max_new_tokens 0");
+    r.max_new_tokens = 4;
+    r.sampling.top_p = 7;
+    assert_error(engine_check(e, &r), TANE_EINVAL, "top_p 7");
+    r.sampling.top_p = 1;
+    EngineRequest both[] = {r, r};
+    both[1].n_prompt = 4;
+    assert_error(engine_generate(e, both, 2, &arena, result, NULL, NULL), TANE_EINVAL, "token 61");
+    both[1].n_prompt = 2; /* the engine goes on after an error */
+    assert_ok(engine_generate(e, both, 2, &arena, result, NULL, NULL));
+    assert_same(&result[0], &result[1]);
+    assert_ok(engine_generate(e, both, 0, &arena, result, NULL, NULL)); /* nothing to do */
+    engine_free(e);
+    model_free(m);
+    arena_release(&arena);
+}
+
+static void test_nan_weights(void **state) {
+    (void)state;
+    static Prompts p;
+    static EngineResult result[80];
+    Arena arena = {0};
+    Engine *e;
+    Model *m = tiny("llama", DTYPE_F32);
+    make_prompts(&p, 20);
+    assert_ok(engine_new(&e, m, 8, 0));
+    float *w = m->weights, kept = w[VOCAB * 48 + 100];
+    w[VOCAB * 48 + 100] = NAN; /* in the first layer, behind the embedding: every row meets it */
+    assert_error(engine_generate(e, p.request, 20, &arena, result, NULL, NULL), TANE_ENUMERIC, "NaN");
+    /* The engine reads the weights where they are. */
+    w[VOCAB * 48 + 100] = kept;
+    assert_ok(engine_generate(e, p.request, 20, &arena, result, NULL, NULL));
+    check_answer(m, &p.request[5], &result[5], 1e-4);
+    engine_free(e);
+    model_free(m);
+    arena_release(&arena);
+}
+
+/* ---- tokens as they come */
+
+typedef struct Seen {
+    int32_t ids[4][CONTEXT];
+    int64_t n[4];
+    int stop_after, fail_after, calls;
+} Seen;
+
+static Status see(void *user, const EngineResult *so_far, bool *stop) {
+    Seen *seen = user;
+    assert_int_equal(so_far->n, ++seen->n[so_far->id]);
+    seen->ids[so_far->id][so_far->n - 1] = so_far->tokens[so_far->n - 1];
+    *stop = so_far->id == 1 && so_far->n == seen->stop_after;
+    return ++seen->calls == seen->fail_after ? FAIL(TANE_ECANCELED, "enough") : TANE_OK;
+}
+
+static void test_tokens_come_one_by_one(void **state) {
+    (void)state;
+    static Prompts p;
+    Arena arena = {0};
+    EngineResult result[4];
+    Engine *e;
+    Model *m = tiny("gpt2", DTYPE_F32);
+    make_prompts(&p, 4);
+    for (int i = 0; i < 4; i++) {
+        p.request[i].max_new_tokens = 9;
+        p.request[i].n_stop = 0;
+    }
+    assert_ok(engine_new(&e, m, 4, 0));
+    Seen seen = {.stop_after = 5};
+    assert_ok(engine_generate(e, p.request, 4, &arena, result, see, &seen));
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(result[i].n, i == 1 ? 5 : 9);
+        assert_int_equal(result[i].reason, i == 1 ? ENGINE_CALLER : ENGINE_LENGTH);
+        assert_int_equal(seen.n[i], result[i].n);
+        assert_memory_equal(seen.ids[i], result[i].tokens, (size_t)result[i].n * 4);
+    }
+    Seen canceled = {.fail_after = 7};
+    assert_error(engine_generate(e, p.request, 4, &arena, result, see, &canceled), TANE_ECANCELED, "enough");
+    assert_int_equal(canceled.calls, 7);
+    engine_free(e);
+    model_free(m);
+    arena_release(&arena);
+}
+
+/* ---- memory */
+
+static void test_engine_bytes_is_what_it_takes(void **state) {
+    (void)state;
+    static Prompts p;
+    Arena arena = {0};
+    static EngineResult result[80];
+    TestAllocator allocator = {0};
+    test_allocator_install(&allocator);
+    Model *m = tiny("gpt2", DTYPE_F32);
+    size_t before = allocator.live_bytes;
+    Engine *e;
+    assert_ok(engine_new(&e, m, 64, 0));
+    size_t planned = engine_bytes(e);
+    assert_true(planned > engine_cache_bytes(m, 64, 0));
+    make_prompts(&p, 80);
+    assert_ok(engine_generate(e, p.request, 80, &arena, result, NULL, NULL));
+    assert_int_equal(engine_bytes(e), planned); /* nothing was larger than foreseen */
+    double held = (double)(allocator.live_bytes - before - arena.used);
+    assert_true(held > 0.9 * (double)planned && held < 1.1 * (double)planned + 4e6); /* the tapes' own records */
+    engine_free(e);
+    model_free(m);
+    arena_release(&arena);
+    test_allocator_remove();
+}
+
+static Status load_and_generate(void *ctx) {
+    const char *folder = ctx;
+    Status st = TANE_OK;
+    Model *m = NULL;
+    Engine *e = NULL;
+    Arena arena = {0};
+    static int32_t ids[] = {5, 6, 7, 8, 9};
+    EngineRequest r[2] = {{.prompt = ids, .n_prompt = 5, .max_new_tokens = 3, .sampling = {.top_p = 1}},
+                          {.prompt = ids, .n_prompt = 2, .max_new_tokens = 3, .sampling = {.top_p = 1}}};
+    EngineResult result[2];
+    TRY(model_open(&m, folder, DTYPE_F32));
+    TRY(engine_new(&e, m, 2, 0));
+    TRY(engine_generate(e, r, 2, &arena, result, NULL, NULL));
+    assert_int_equal(result[0].n, 3);
+out:
+    engine_free(e);
+    model_free(m);
+    arena_release(&arena);
+    return st;
+}
+
+static void test_memory_runs_out(void **state) {
+    (void)state;
+    Model *m = tiny("gpt2", DTYPE_F32);
+    assert_ok(model_save(m, m->weights, DTYPE_F32, test_dir()));
+    model_free(m);
+    assert_true(test_fail_allocations(load_and_generate, (void *)test_dir()) > 50);
+}
+
+/* ---- the op, on every instruction set */
+
+static void test_logits_op(void **state) {
+    (void)state;
+    static const char *const isas[] = {"base", "avx2", "avx512"};
+    enum { B = 5, T = 3, C = 37, V = 19 };
+    for (int i = 0; i < 3; i++) {
+        const OpKernel *const *kernels = ops_cpu_isa(isas[i]);
+        if (!kernels) continue;
+        for (int half = 0; half < 2; half++) {
+            DType type = half ? DTYPE_BF16 : DTYPE_F32;
+            float x[B * T * C], w[V * C];
+            uint16_t xh[B * T * C], wh[V * C];
+            int32_t at_data[B] = {0, 2, 1, 2, 0};
+            Rng rng = {.key = 9};
+            for (int k = 0; k < B * T * C; k++) x[k] = bf16_to_f32(xh[k] = f32_to_bf16(rng_normal(&rng)));
+            for (int k = 0; k < V * C; k++) w[k] = bf16_to_f32(wh[k] = f32_to_bf16(rng_normal(&rng)));
+            Tape *t;
+            assert_ok(tape_new(&t, kernels, false));
+            Tensor *tx = tape_external(t, "x", type, 3, (int64_t[]){B, T, C});
+            Tensor *tw = tape_external(t, "w", type, 2, (int64_t[]){V, C}), *at = tape_external(t, "at", DTYPE_I32, 1, (int64_t[]){B});
+            tx->data = half ? (void *)xh : x;
+            tw->data = half ? (void *)wh : w;
+            at->data = at_data;
+            Tensor *y = op_logits(t, tx, tw, at);
+            assert_ok(tape_plan(t));
+            void *memory;
+            assert_ok(mem_new(&memory, tape_bytes(t), 1));
+            assert_ok(tape_bind(t, memory));
+            assert_ok(tape_forward(t, &(TapeRun){0}));
+            for (int b = 0; b < B; b++)
+                for (int v = 0; v < V; v++) {
+                    double sum = 0;
+                    for (int c = 0; c < C; c++) sum += (double)x[(b * T + at_data[b]) * C + c] * (double)w[v * C + c];
+                    assert_float_equal(((float *)y->data)[b * V + v], sum, 1e-4);
+                }
+            at_data[3] = T;
+            assert_error(tape_forward(t, &(TapeRun){0}), TANE_EINVAL, "token 3 of row 3");
+            mem_free(memory);
+            tape_free(t);
+        }
+    }
+}
+
+static void test_logits_op_checks_shapes(void **state) {
+    (void)state;
+    Tape *t;
+    assert_ok(tape_new(&t, ops_cpu(), false));
+    Tensor *x = tape_external(t, "x", DTYPE_F32, 3, (int64_t[]){2, 3, 8}), *w = tape_external(t, "w", DTYPE_F32, 2, (int64_t[]){5, 9});
+    Tensor *at = tape_external(t, "at", DTYPE_I32, 1, (int64_t[]){2});
+    assert_null(op_logits(t, x, w, at));
+    assert_error(tape_plan(t), TANE_EINVAL, "logits");
+    tape_free(t);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(test_logits_op),
+        TEST(test_logits_op_checks_shapes),
+        TEST(test_equals_a_full_forward),
+        TEST(test_answers_do_not_depend_on_company),
+        TEST(test_answers_do_not_depend_on_threads),
+        TEST(test_the_context_ends),
+        TEST(test_bad_requests),
+        TEST(test_nan_weights),
+        TEST(test_tokens_come_one_by_one),
+        TEST(test_engine_bytes_is_what_it_takes),
+        TEST(test_memory_runs_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

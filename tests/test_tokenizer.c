@@ -53,7 +53,7 @@ static void assert_round_trip(const Tokenizer *tok, const char *text, size_t n, 
 
 /* -19..19 times -19..19, as training text. */
 typedef struct Problems {
-    char text[39 * 39][24];
+    char text[39 * 39][40];
     const char *sentences[39 * 39 + 8];
     size_t n;
 } Problems;

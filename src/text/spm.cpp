@@ -27,7 +27,7 @@ struct Spm {
 
 namespace {
 
-/* Above FATAL (4): the library's own stderr stays silent. */
+/* Above FATAL, which is 3: the library's own stderr stays silent. */
 void silence() { sp::logging::SetMinLogLevel(5); }
 
 /* Runs body() and turns what it throws into a Status. */

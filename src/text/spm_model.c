@@ -5,7 +5,7 @@
 
 #include "text/utf8.h"
 
-enum { MAX_TEXT_BYTES = 128 << 20 }; /* the library counts normalised bytes (up to 3 for one) in an int */
+enum { MAX_TEXT_BYTES = 32 << 20 }; /* the library takes some 200 bytes of memory a token and counts in an int */
 
 enum { SPACE = 0x20, SPACE_PIECE = 0x2581 };
 

@@ -214,7 +214,7 @@ static bool begins(const SpmBytes *prefix, const SpmBytes *text) {
 
 static Status check_text(const char *where, const char *what, SpmBytes text, size_t max) {
     if (text.n > max) return FAIL(TANE_EFORMAT, "%s: %s is %zu bytes long; at most %zu", where, what, text.n, max);
-    if (memchr(text.data, 0, text.n)) return FAIL(TANE_EFORMAT, "%s: %s contains a NUL character", where, what);
+    if (text.n && memchr(text.data, 0, text.n)) return FAIL(TANE_EFORMAT, "%s: %s contains a NUL character", where, what);
     uint32_t code;
     for (size_t i = 0, len; i < text.n; i += len)
         if (!(len = utf8_decode(text.data + i, text.n - i, &code)))

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "device/gemm.h"
 #include "format/safetensors.h"
 #include "rig.h"
 
@@ -338,6 +339,309 @@ static void more_threads_than_planned_are_refused(void **state) {
     rig_free(&r);
 }
 
+/* --------------------------------------------------------------------------------------------------- dropout */
+
+/* x = dropout(1): the mask itself, and the gradient of a seed of ones: the mask that backward used. `before` ops are
+ * recorded in front, so that the node has another number. */
+static float *dropout_mask_of(Rig *keep, int64_t n, float p, const TapeRun *run, int before, float **backward) {
+    Rig r;
+    rig_new(&r, ops_cpu(), DTYPE_F32, true);
+    float *ones = rig_array(&r, n);
+    for (int64_t i = 0; i < n; i++) ones[i] = 1;
+    Tensor *x = rig_activation(&r, "x", 1, 1, n, ones);
+    for (int i = 0; i < before; i++) x = op_activation(r.tape, x, ACTIVATION_RELU);
+    rig_output(&r, "y", op_dropout(r.tape, x, p), ones);
+    rig_ready(&r);
+    rig_run(&r, run);
+    float *mask = rig_array(keep, n);
+    memcpy(mask, rig_values(&r, "y"), (size_t)n * sizeof *mask);
+    *backward = rig_array(keep, n);
+    memcpy(*backward, rig_input(&r, "x")->grad, (size_t)n * sizeof *mask);
+    rig_free(&r);
+    return mask;
+}
+
+static void dropout_is_a_fair_coin_and_the_same_in_backward(void **state) {
+    (void)state;
+    enum { N = 40003 };
+    Rig r;
+    rig_new(&r, ops_cpu(), DTYPE_F32, false);
+    static const float ps[] = {0.1f, 0.5f, 0.9f};
+    for (int i = 0; i < 3; i++) {
+        TapeRun run = {.seed = 7, .position = 9, .training = true};
+        float p = ps[i], *other, *backward, *mask = dropout_mask_of(&r, N, p, &run, 0, &backward);
+        double kept = 0;
+        for (int e = 0; e < N; e++) {
+            assert_true(mask[e] == 0 || mask[e] == 1 / (1 - p));
+            kept += mask[e] != 0;
+        }
+        double want = (1 - (double)p) * N, deviation = sqrt(N * (double)p * (1 - (double)p));
+        assert_true(fabs(kept - want) < 4 * deviation);
+        assert_memory_equal(mask, backward, N * sizeof *mask);
+        /* neighbours are independent: pairs kept are the square of what is kept */
+        double pairs = 0;
+        for (int e = 0; e + 1 < N; e++) pairs += mask[e] != 0 && mask[e + 1] != 0;
+        assert_true(fabs(pairs / N - (1 - (double)p) * (1 - (double)p)) < 0.02);
+        assert_memory_equal(mask, dropout_mask_of(&r, N, p, &run, 0, &backward), N * sizeof *mask);
+        for (int what = 0; what < 3; what++) {
+            TapeRun changed = run;
+            if (what == 0) changed.seed++;
+            if (what == 1) changed.position++;
+            other = dropout_mask_of(&r, N, p, &changed, what == 2, &backward);
+            double same = 0, agree = (double)p * (double)p + (1 - (double)p) * (1 - (double)p);
+            for (int e = 0; e < N; e++) same += (mask[e] == 0) == (other[e] == 0);
+            assert_true(fabs(same / N - agree) < 0.02); /* independent, not merely different */
+        }
+        run.training = false;
+        mask = dropout_mask_of(&r, N, p, &run, 0, &backward);
+        for (int e = 0; e < N; e++) assert_true(mask[e] == 1 && backward[e] == 1);
+    }
+    rig_free(&r);
+}
+
+static void dropout_of_nothing_records_nothing(void **state) {
+    (void)state;
+    Rig r;
+    rig_new(&r, ops_cpu(), DTYPE_F32, false);
+    Tensor *x = rig_activation(&r, "x", 1, 1, 4, (float[]){1, 2, 3, 4});
+    assert_ptr_equal(op_dropout(r.tape, x, 0), x);
+    static const float bad[] = {1, -0.1f, 1.5f, NAN};
+    for (int i = 0; i < 4; i++) {
+        assert_null(op_dropout(r.tape, x, bad[i]));
+        assert_error(tape_plan(r.tape), TANE_EINVAL, "[0, 1)");
+        rig_free(&r);
+        rig_new(&r, ops_cpu(), DTYPE_F32, false);
+        x = rig_activation(&r, "x", 1, 1, 12, rig_normal(&r, 12, 1));
+        assert_null(op_attention(r.tape, x, 1, 1, 4, bad[i], NULL, NULL));
+        assert_error(tape_plan(r.tape), TANE_EINVAL, "[0, 1)");
+        rig_free(&r);
+        rig_new(&r, ops_cpu(), DTYPE_F32, false);
+        x = rig_activation(&r, "x", 1, 1, 4, (float[]){1, 2, 3, 4});
+    }
+    rig_free(&r);
+}
+
+/* -------------------------------------------------------------------------------------------------- the loss */
+
+typedef struct Loss {
+    Rig rig;
+    int rows, c, v;
+    float *x, *w;
+    int32_t *labels;
+} Loss;
+
+static Loss loss_new(int rows, int c, int v, DType dtype, bool with_grad) {
+    Loss l = {.rows = rows, .c = c, .v = v};
+    rig_new(&l.rig, ops_cpu(), dtype, with_grad);
+    l.x = rig_normal(&l.rig, (int64_t)rows * c, 1);
+    l.w = rig_normal(&l.rig, (int64_t)v * c, 1);
+    l.labels = (int32_t *)rig_array(&l.rig, rows);
+    for (int i = 0; i < rows; i++) l.labels[i] = (int32_t)rng_below(&rig_rng, (uint64_t)v);
+    return l;
+}
+
+static void loss_record(Loss *l, float smoothing) {
+    Tensor *x = rig_activation(&l->rig, "x", 1, l->rows, l->c, l->x), *hits;
+    Tensor *w = rig_param(&l->rig, "w", 2, (int64_t[]){l->v, l->c}, l->w, true);
+    Tensor *labels = rig_ints(&l->rig, "labels", 2, (int64_t[]){1, l->rows}, l->labels);
+    rig_output(&l->rig, "losses", op_cross_entropy(l->rig.tape, x, w, labels, smoothing, &hits), NULL);
+    rig_output(&l->rig, "hits", hits, NULL);
+    rig_ready(&l->rig);
+}
+
+/* So many classes that the logits of 150 rows come in three chunks of 64, 64 and 22, against double precision. */
+static void loss_in_chunks(void **state) {
+    (void)state;
+    enum { ROWS = 160, WIDTH = 3, CLASSES = 270000 };
+    const double smoothing = 0.1, scale = 0.125;
+    Loss l = loss_new(ROWS, WIDTH, CLASSES, DTYPE_F32, true);
+    for (int i = 0; i < ROWS; i += 16) l.labels[i] = -100;
+    loss_record(&l, (float)smoothing);
+    size_t whole = (size_t)ROWS * CLASSES * sizeof(float);
+    assert_true(tape_bytes(l.rig.tape) < whole); /* never whole in memory */
+    rig_run(&l.rig, &(TapeRun){.grad_scale = (float)scale});
+    const float *losses = rig_values(&l.rig, "losses"), *dx = rig_input(&l.rig, "x")->grad, *dw = rig_input(&l.rig, "w")->grad;
+    double *z, *want_dw;
+    assert_ok(MEM_NEW_ARRAY(&z, CLASSES));
+    assert_ok(MEM_NEW_ARRAY(&want_dw, CLASSES * WIDTH));
+    for (int i = 0; i < ROWS; i++) {
+        double total = 0, sum = 0, want_dx[WIDTH] = {0};
+        if (l.labels[i] == -100) {
+            assert_true(losses[i] == 0);
+            for (int e = 0; e < WIDTH; e++) assert_true(dx[i * WIDTH + e] == 0);
+            continue;
+        }
+        for (int k = 0; k < CLASSES; k++) {
+            z[k] = 0;
+            for (int e = 0; e < WIDTH; e++) z[k] += (double)l.x[i * WIDTH + e] * (double)l.w[k * WIDTH + e];
+            total += exp(z[k]);
+            sum += z[k];
+        }
+        double want = log(total) - (1 - smoothing) * z[l.labels[i]] - smoothing * sum / CLASSES;
+        assert_true(fabs((double)losses[i] - want) < 1e-5 * want);
+        for (int k = 0; k < CLASSES; k++) {
+            double d = scale * (exp(z[k]) / total - smoothing / CLASSES - (k == l.labels[i] ? 1 - smoothing : 0));
+            for (int e = 0; e < WIDTH; e++) {
+                want_dx[e] += d * (double)l.w[k * WIDTH + e];
+                want_dw[k * WIDTH + e] += d * (double)l.x[i * WIDTH + e];
+            }
+        }
+        for (int e = 0; e < WIDTH; e++) assert_true(fabs((double)dx[i * WIDTH + e] - want_dx[e]) < 1e-5);
+    }
+    double most = 0;
+    for (int k = 0; k < CLASSES * WIDTH; k++) most = fmax(most, fabs((double)dw[k] - want_dw[k]));
+    assert_true(most < 1e-6);
+    mem_free(z);
+    mem_free(want_dw);
+    rig_free(&l.rig);
+}
+
+/* Few labels among many rows and classes: products far smaller than the largest that was planned for. */
+static void loss_with_few_labels_stays_in_its_memory(void **state) {
+    (void)state;
+    for (int labelled = 0; labelled <= 33; labelled += 3)
+        for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+            Loss l = loss_new(640, 64, 24576, (DType)dtype, true);
+            for (int i = labelled; i < l.rows; i++) l.labels[i] = -100;
+            loss_record(&l, 0);
+            rig_run(&l.rig, &(TapeRun){.grad_scale = 1});
+            const float *losses = rig_values(&l.rig, "losses");
+            for (int i = 0; i < l.rows; i++) assert_true(i < labelled ? losses[i] > 0 : losses[i] == 0);
+            rig_free(&l.rig);
+        }
+}
+
+/* The loss and attention plan their scratch for the largest product and then run smaller ones, in n and k too. */
+static void scratch_for_a_product_serves_all_smaller_ones(void **state) {
+    (void)state;
+    Gemm most[] = {
+        {.m = 32, .n = 256, .k = 2048, .out_type = DTYPE_F32, .trans_a = true},    /* dw of the loss: k = rows with a label */
+        {.m = 32, .n = 4096, .k = 1024, .out_type = DTYPE_F32, .trans_a = true},
+        {.m = 50304, .n = 768, .k = 640, .out_type = DTYPE_F32, .trans_a = true},
+        {.m = 128, .n = 256, .k = 4096, .out_type = DTYPE_BF16},                   /* attention: k = keys seen */
+        {.m = 128, .n = 4096, .k = 64, .out_type = DTYPE_F32, .trans_b = true},    /* n = keys seen */
+        {.m = 4096, .n = 128, .k = 128, .out_type = DTYPE_F32, .trans_a = true},
+    };
+    for (size_t i = 0; i < sizeof most / sizeof *most; i++)
+        for (int threads = 1; threads <= 64; threads *= 4) {
+            Gemm g = most[i];
+            g.type = DTYPE_BF16;
+            g.lda = g.ldb = g.ldc = 50304;
+            size_t planned = gemm_scratch(&g, threads);
+            for (Gemm s = g; s.k > 0; s.k -= s.k < 64 ? 1 : 31) assert_true(gemm_scratch(&s, threads) <= planned);
+            for (Gemm s = g; s.n > 0; s.n -= s.n < 64 ? 1 : 31) assert_true(gemm_scratch(&s, threads) <= planned);
+            for (Gemm s = g; s.m > 0; s.m -= s.m < 64 ? 1 : 31) assert_true(gemm_scratch(&s, threads) <= planned);
+        }
+}
+
+static void hits_are_the_first_of_equal_maxima(void **state) {
+    (void)state;
+    /* logits of row i are row i of x: w is the unit matrix */
+    static const float x[5][4] = {{1, 3, 3, 0}, {1, 3, 3, 0}, {2, 2, 2, 2}, {-1, -2, -3, -4}, {0, 0, 0, 9}};
+    static const int32_t labels[5] = {1, 2, 0, 3, -100}, hit[5] = {1, 0, 1, 0, 0};
+    Loss l = loss_new(5, 4, 4, DTYPE_F32, false);
+    memcpy(l.x, x, sizeof x);
+    memcpy(l.labels, labels, sizeof labels);
+    for (int i = 0; i < 16; i++) l.w[i] = i % 5 == 0;
+    loss_record(&l, 0);
+    rig_run(&l.rig, &(TapeRun){0});
+    const float *got = rig_values(&l.rig, "hits");
+    for (int i = 0; i < 5; i++) assert_int_equal((int)got[i], hit[i]);
+    rig_free(&l.rig);
+}
+
+static void bad_ids_are_errors(void **state) {
+    (void)state;
+    static const int32_t bad[] = {7, -1, -99, -101, INT32_MAX, INT32_MIN};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char message[64];
+        Loss l = loss_new(3, 2, 7, DTYPE_F32, true);
+        l.labels[1] = bad[i];
+        loss_record(&l, 0);
+        snprintf(message, sizeof message, "label %d at row 1 is outside 0..6", bad[i]);
+        assert_error(rig_try(&l.rig, &(TapeRun){.grad_scale = 1}), TANE_EINVAL, message);
+        rig_free(&l.rig);
+        Rig r;
+        for (int position = 0; position < 2; position++) {
+            rig_new(&r, ops_cpu(), DTYPE_F32, false);
+            int32_t ids[6] = {0, 1, 2, 3, 4, 5}, other[6] = {0};
+            ids[4] = bad[i] == -100 ? 7 : bad[i];
+            Tensor *good = rig_ints(&r, "good", 2, (int64_t[]){2, 3}, other), *wrong = rig_ints(&r, "wrong", 2, (int64_t[]){2, 3}, ids);
+            Tensor *wte = rig_param(&r, "wte", 2, (int64_t[]){7, 2}, rig_normal(&r, 14, 1), false);
+            Tensor *wpe = rig_param(&r, "wpe", 2, (int64_t[]){7, 2}, rig_normal(&r, 14, 1), false);
+            rig_output(&r, "y", op_embedding(r.tape, position ? good : wrong, position ? wrong : good, wte, wpe), NULL);
+            rig_ready(&r);
+            snprintf(message, sizeof message, "%s %d at row 1, place 1 is outside 0..6", position ? "position" : "token", ids[4]);
+            assert_error(rig_try(&r, &(TapeRun){0}), TANE_EINVAL, message);
+            rig_free(&r);
+        }
+        rig_new(&r, ops_cpu(), DTYPE_F32, false);
+        int32_t ids[2] = {0, bad[i]};
+        Tensor *x = rig_activation(&r, "x", 1, 2, 6, rig_normal(&r, 12, 1));
+        Tensor *table = rig_floats(&r, "cos_sin", 2, (int64_t[]){7, 2}, rig_normal(&r, 14, 1));
+        rig_output(&r, "y", op_rope(r.tape, x, rig_ints(&r, "positions", 2, (int64_t[]){1, 2}, ids), table, 1, 1, 2), NULL);
+        rig_ready(&r);
+        assert_error(rig_try(&r, &(TapeRun){0}), TANE_EINVAL, "outside the model's context of 7");
+        rig_free(&r);
+    }
+}
+
+static void nan_and_infinity_show_in_the_loss(void **state) {
+    (void)state;
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++)
+        for (int i = 0; i < 3; i++)
+            for (int in_w = 0; in_w < 2; in_w++) {
+                Loss l = loss_new(4, 3, 5, (DType)dtype, true);
+                l.labels[0] = l.labels[1] = l.labels[2] = 1;
+                l.labels[3] = -100;
+                if (in_w) l.w[3 * 3] = bad[i]; /* a class that is nobody's label */
+                else l.x[1 * 3] = bad[i];
+                loss_record(&l, 0);
+                rig_run(&l.rig, &(TapeRun){.grad_scale = 1});
+                const float *losses = rig_values(&l.rig, "losses"), *dw = rig_input(&l.rig, "w")->grad;
+                bool any = false, grad = false;
+                for (int k = 0; k < 3; k++) any |= !isfinite(losses[k]);
+                for (int k = 0; k < 15; k++) grad |= !isfinite(dw[k]);
+                if (in_w && i > 0) { /* the sign of x decides whether the logit is +inf (no loss) or -inf (never chosen) */
+                    for (int k = 0; k < 3; k++) {
+                        float z = l.x[k * 3] * bad[i];
+                        assert_true(z > 0 ? isnan(losses[k]) : isfinite(losses[k]));
+                    }
+                } else {
+                    assert_true(any);
+                    assert_true(grad);
+                    if (!in_w) assert_true(isfinite(losses[0]) && isfinite(losses[2]));
+                }
+                assert_true(losses[3] == 0);
+                rig_free(&l.rig);
+            }
+}
+
+/* A scale of zero is an objective of zero, and not a wish for no gradients. */
+static void a_scale_of_zero_gives_zero_gradients(void **state) {
+    (void)state;
+    Loss l = loss_new(4, 3, 5, DTYPE_F32, true);
+    loss_record(&l, 0.1f);
+    rig_run(&l.rig, &(TapeRun){.grad_scale = 0});
+    for (int i = 0; i < 15; i++) assert_true(rig_input(&l.rig, "w")->grad[i] == 0);
+    for (int i = 0; i < 12; i++) assert_true(rig_input(&l.rig, "x")->grad[i] == 0);
+    rig_free(&l.rig);
+}
+
+/* Evaluation needs neither a place for dx nor the products that make it. */
+static void loss_without_gradients_takes_less_memory(void **state) {
+    (void)state;
+    size_t bytes[2];
+    for (int with_grad = 0; with_grad < 2; with_grad++) {
+        Loss l = loss_new(64, 128, 16, DTYPE_F32, with_grad);
+        loss_record(&l, 0);
+        bytes[with_grad] = tape_bytes(l.rig.tape);
+        rig_free(&l.rig);
+    }
+    assert_true(bytes[0] + 63 * 128 * sizeof(float) <= bytes[1]); /* but for some alignment */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(golden_base),
@@ -346,6 +650,16 @@ int main(void) {
         TEST(bf16_is_rounded_fp32),
         TEST(same_bits_on_any_number_of_threads),
         TEST(more_threads_than_planned_are_refused),
+        TEST(dropout_is_a_fair_coin_and_the_same_in_backward),
+        TEST(dropout_of_nothing_records_nothing),
+        TEST(loss_in_chunks),
+        TEST(loss_with_few_labels_stays_in_its_memory),
+        TEST(scratch_for_a_product_serves_all_smaller_ones),
+        TEST(hits_are_the_first_of_equal_maxima),
+        TEST(bad_ids_are_errors),
+        TEST(nan_and_infinity_show_in_the_loss),
+        TEST(a_scale_of_zero_gives_zero_gradients),
+        TEST(loss_without_gradients_takes_less_memory),
     };
     return cmocka_run_group_tests(tests, open_golden, close_golden);
 }

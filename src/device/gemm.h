@@ -23,7 +23,7 @@ typedef struct Gemm {
 
 /* Bytes of scratch gemm_run needs for this shape with this many threads (0 is possible). 64-byte aligned. */
 size_t gemm_scratch(const Gemm *g, int threads);
-/* m may be smaller than it was for gemm_scratch. bias is NULL when g->bias is false. */
+/* m, n and k may be smaller than they were for gemm_scratch. bias is NULL when g->bias is false. */
 Status gemm_run(const Gemm *g, const void *a, const void *b, void *c, const void *bias, void *scratch);
 
 /* "amx-bf16", "onednn avx512_core_bf16", ...: what a product of this type runs on, for doctor and reports. */

@@ -368,11 +368,14 @@ static void plan_memory(Plan *p, int64_t n, int threads) {
     p->own = p->packed_b + (size_t)(packed * p->group) * STEP_BYTES;
 }
 
+/* Enough for smaller products too. A shorter k has shorter groups, and then more panels of B are packed at a time: the
+ * bound takes the longest group together with the most panels. */
 static size_t scratch(const Gemm *g, int threads) {
-    Plan p = {.g = *g};
-    plan_k(&p);
-    plan_memory(&p, g->n, threads);
-    return (size_t)(p.own - p.packed_b) + (size_t)threads * p.own_bytes;
+    int64_t panels = ceil_div(g->n, PANEL), steps = ceil_div(g->k, STEP), limit = B_BYTES / STEP_BYTES;
+    int64_t group = g->out_type == DTYPE_F32 && steps > BLOCK_STEPS ? GROUP_STEPS : steps;
+    int64_t packed = min64(max64(threads, 2) * min64(panels * group, max64(4 * group, limit)), 2 * (panels + threads) * group);
+    size_t own = (sizeof(Worker) + (size_t)min64(panels, limit) * PANEL * PANEL * sizeof(float) + 4095) & ~(size_t)4095;
+    return (size_t)packed * STEP_BYTES + (size_t)threads * own;
 }
 
 /* Starting the other threads costs some microseconds. */

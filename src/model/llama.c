@@ -116,6 +116,7 @@ static Status declare(Model *m) {
     TRY_RETURN(ARENA_NEW(&set->arena, &g));
     TRY_RETURN(ARENA_NEW_ARRAY(&set->arena, &g->layer, (size_t)c->layers));
     m->layout = g;
+    double residual_std = c->init_std / sqrt(2.0 * (double)c->layers); /* as in gpt2.c */
     int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
     const Split qkv[] = {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}};
     const Split out[] = {{"self_attn.o_proj", c->width}}, down[] = {{"mlp.down_proj", c->width}};
@@ -128,11 +129,11 @@ static Status declare(Model *m) {
         TRY_RETURN(arena_printf(&set->arena, &name, "layers.%d.input_layernorm", i));
         TRY_RETURN(add_norm(set, &l->norm1, c->width, name));
         TRY_RETURN(add(set, &l->qkv_w, &l->qkv_b, qkv, 3, c->width, c->init_std, c->attention_bias, i));
-        TRY_RETURN(add(set, &l->out_w, &l->out_b, out, 1, q, c->init_std, c->attention_bias, i));
+        TRY_RETURN(add(set, &l->out_w, &l->out_b, out, 1, q, residual_std, c->attention_bias, i));
         TRY_RETURN(arena_printf(&set->arena, &name, "layers.%d.post_attention_layernorm", i));
         TRY_RETURN(add_norm(set, &l->norm2, c->width, name));
         TRY_RETURN(add(set, &l->gate_up_w, &l->gate_up_b, gate_up, 2, c->width, c->init_std, c->mlp_bias, i));
-        TRY_RETURN(add(set, &l->down_w, &l->down_b, down, 1, c->ffn, c->init_std, c->mlp_bias, i));
+        TRY_RETURN(add(set, &l->down_w, &l->down_b, down, 1, c->ffn, residual_std, c->mlp_bias, i));
     }
     TRY_RETURN(add_norm(set, &g->norm, c->width, "norm"));
     g->head = g->embedding;

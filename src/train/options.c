@@ -162,6 +162,10 @@ static Status check_machine(const OptionSet *set) {
     if (o->fp16)
         return FAIL(TANE_EUNSUPPORTED, "%s: \"fp16\" needs a GPU, and this build has no CUDA plug-in; use bf16",
                     origin(set, "fp16"));
+    if (o->gradient_checkpointing)
+        return FAIL(TANE_EUNSUPPORTED, "%s: \"gradient_checkpointing\" comes with the GPU; on the CPU use a smaller "
+                    "per_device_train_batch_size with more gradient_accumulation_steps",
+                    origin(set, "gradient_checkpointing"));
     if (o->bf16 && strcmp(o->compute_dtype, "fp32") == 0)
         return FAIL(TANE_EINVAL, "%s: \"bf16\" is true, but \"compute_dtype\" is fp32; keep one", origin(set, "bf16"));
     return TANE_OK;

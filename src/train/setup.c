@@ -217,6 +217,11 @@ Status trainer_prepare(Trainer *t, OptionSet *set, const char *recipe_path, cons
     TRY(optimizer_new(&t->optimizer, t->model,
                       &(OptimizerOptions){t->o->weight_decay, t->o->adam_beta1, t->o->adam_beta2, t->o->adam_epsilon, t->o->max_grad_norm},
                       t->kernels));
+    if (t->o->model) { /* the master weights keep what the file has, not what is left of it in bf16 */
+        ParamArray master = {"", t->optimizer->master};
+        const ModelFamily *family = t->model->config.family;
+        TRY(params_read(&t->model->params, t->o->model, family->prefix, family->ignored, &master, 1));
+    }
     TRY(record_tapes(t));
     TRY(fill_plan(t));
 out:
@@ -235,7 +240,8 @@ Status trainer_allocate(Trainer *t) {
     for (int64_t i = 0; i < o->gradient_accumulation_steps; i++)
         TRY(batch_new(&t->batches[i], o->per_device_train_batch_size, t->step_tape.width));
     if (t->eval) TRY(batch_new(&t->eval_batch, o->per_device_eval_batch_size, t->eval_tape.width));
-    TRY(measure_gemm(t->model->dtype, &t->plan.limit_flops));
+    /* Half a second, for who wants to know how near the limit the run is. */
+    if (t->cb->progress) TRY(measure_gemm(t->model->dtype, &t->plan.limit_flops));
 out:
     return st;
 }

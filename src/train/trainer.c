@@ -72,7 +72,6 @@ static Status read_state(Loop *l, const json_t *state, const char *where) {
     TRY_RETURN(check_order(order, where, "per_device_train_batch_size", o->per_device_train_batch_size));
     TRY_RETURN(check_order(order, where, "gradient_accumulation_steps", o->gradient_accumulation_steps));
     TRY_RETURN(json_get_bool(order, where, "dataloader_drop_last", &drop));
-    TRY_RETURN(check_order(json_object_get(state, "order"), where, "seed", o->seed));
     if (drop != o->dataloader_drop_last)
         return FAIL(TANE_EINVAL, "%s was saved with dataloader_drop_last=%s; set it back", where, drop ? "true" : "false");
     TRY_RETURN(json_get_int(state, where, "step", 0, INT64_MAX, &l->step));
@@ -121,7 +120,9 @@ static Status start_tracking(Loop *l, bool resumed) {
     TRY(metrics_open(&l->metrics, path, resumed ? l->step : -1));
     TRY(option_write_yaml(l->t.set, &yaml));
     TRY(runs_open(&l->runs, o->db, true));
-    if (!resumed || run_resume(l->runs, o->output_dir, l->step, &l->run_id) != TANE_OK)
+    Status found = resumed ? run_resume(l->runs, o->output_dir, l->step, &l->run_id) : TANE_ENOTFOUND;
+    if (found != TANE_OK && found != TANE_ENOTFOUND) TRY(found);
+    if (found != TANE_OK) /* new, or the database is */
         TRY(run_start(l->runs, &(RunStart){o->run_name, yaml.text, o->output_dir, o->model}, &l->run_id));
 out:
     mem_free(path);
@@ -236,6 +237,12 @@ static Status one_step(Loop *l, TrainProgress *progress) {
     return TANE_OK;
 }
 
+/* Of this machine's measured matrix products; NaN when nobody asked for progress. */
+static double limit_share(const Loop *l, double tokens_per_second) {
+    const TrainPlan *plan = &l->t.plan;
+    return plan->limit_flops > 0 ? tokens_per_second * model_train_flops(l->t.model, plan->width) / plan->limit_flops : NAN;
+}
+
 static void report_progress(Loop *l, TrainProgress *p, double step_seconds, int64_t step_tokens) {
     const TrainPlan *plan = &l->t.plan;
     /* A slow average, so that the estimate does not jump. */
@@ -246,7 +253,7 @@ static void report_progress(Loop *l, TrainProgress *p, double step_seconds, int6
     p->epoch = (double)l->step / (double)plan->steps_per_epoch;
     p->tokens_per_second = step_seconds > 0 ? (double)step_tokens / step_seconds : 0;
     p->seconds_left = l->seconds_per_step * (double)(plan->total_steps - l->step);
-    p->limit_share = p->tokens_per_second * model_train_flops(l->t.model, plan->width) / plan->limit_flops;
+    p->limit_share = limit_share(l, p->tokens_per_second);
     p->best = l->best;
     if (l->t.cb->progress) l->t.cb->progress(l->t.cb->user, p);
 }
@@ -384,7 +391,7 @@ static void fill_result(const Loop *l, TrainResult *r) {
     *r = (TrainResult){.step = l->step, .train_loss = l->last_loss, .eval_loss = l->last_eval, .exact_match = l->last_match,
                        .seconds = clock_seconds() - l->start, .peak_memory = (size_t)usage.ru_maxrss * 1024};
     r->tokens_per_second = r->seconds > 0 ? (double)l->process_tokens / r->seconds : 0;
-    r->limit_share = r->tokens_per_second * model_train_flops(l->t.model, l->t.plan.width) / l->t.plan.limit_flops;
+    r->limit_share = limit_share(l, r->tokens_per_second);
     memcpy(r->folder, l->folder, sizeof r->folder);
 }
 

@@ -16,7 +16,7 @@ typedef struct TrainPlan {
     int64_t parameters, rows, tokens, width, vocab_size;
     int64_t steps_per_epoch, total_steps, first_step;
     size_t weights, gradients, optimizer, activations, scratch, data, total, available;
-    double limit_flops; /* measured rate of matrix products; progress is given as a share of it */
+    double limit_flops; /* measured rate of matrix products, 0 without a progress callback */
 } TrainPlan;
 
 typedef struct TrainProgress {

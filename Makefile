@@ -1,28 +1,34 @@
 # tane. `make quickstart` and `make test` do all set-up themselves; plain `make` builds ./tane.
 #
-#   make                the program              make test        all fast tests (with set-up)
-#   make quickstart     the whole first job      make test-long   the slow ones
-#   make sanitize       tests under ASan+UBSan   make fault       every allocation and disk call made to fail
-#   make bench          speed beside the peers   make clean
+#   make              the program                     make test         all fast tests (with set-up)
+#   make quickstart   the whole first job             make test-long    the same tests with their long loops
+#   make setup        install what is missing         make sanitize     tests under ASan and UBSan
+#   make bench        speed beside the peers          make fault        every allocation and disk call made to fail
+#   make docs         docs/options.md                 make clean
 #
-# BUILD=dir builds elsewhere (objects, tests and the program); CC and CXX may be gcc or clang.
+# V=1 shows whole commands. BUILD=dir builds elsewhere (objects, tests and the program); CC and CXX may be gcc or clang;
+# OPT and EXTRA are added to the flags; WERROR= lets a newer compiler's new warnings pass. A change of flags rebuilds.
 
 BUILD ?= build
 CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
-CXX := $(if $(filter default,$(origin CXX)),$(if $(findstring clang,$(CC)),clang++,g++),$(CXX))
+CXX := $(if $(filter default,$(origin CXX)),$(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),g++),$(CXX))
 OPT ?= -O3
-PACKAGES := dnnl jansson yaml-0.1 sqlite3 libcrypto libedit sentencepiece
+WERROR ?= -Werror
+EXTRA ?=
 # oneDNN 2.6 in Debian 12 ships no .pc file.
-PC := $(filter-out dnnl,$(PACKAGES))
+PACKAGES := jansson yaml-0.1 sqlite3 libcrypto libedit sentencepiece
+TEST_PACKAGES := cmocka
 
-WARN := -Wall -Wextra -Werror -Wno-unknown-pragmas
+WARN := -Wall -Wextra $(WERROR) -Wno-unknown-pragmas
 # No -ffast-math: the two flags here only drop errno and trap bookkeeping, results stay IEEE.
-COMMON := $(OPT) -g -fopenmp -fPIC -fno-math-errno -fno-trapping-math -D_GNU_SOURCE -Iinclude -Isrc $(WARN) $(EXTRA)
-CFLAGS_ALL := -std=c17 -Wstrict-prototypes -Wmissing-prototypes -ffp-contract=fast $(COMMON) $(shell pkg-config --cflags $(PC) 2>/dev/null)
-CXXFLAGS_ALL := -std=c++17 $(COMMON) $(shell pkg-config --cflags $(PC) 2>/dev/null)
-LIBS := -ldnnl $(shell pkg-config --libs $(PC) 2>/dev/null) -lm -lpthread
+COMMON := $(OPT) -g -fopenmp -fPIC -fno-math-errno -fno-trapping-math -D_GNU_SOURCE -Iinclude -Isrc $(WARN) $(EXTRA) \
+    $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+CFLAGS_ALL := -std=c17 -Wstrict-prototypes -Wmissing-prototypes -ffp-contract=fast $(COMMON)
+CXXFLAGS_ALL := -std=c++17 $(COMMON)
+LIBS := -ldnnl $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lm -lpthread
+TEST_LIBS := $(shell pkg-config --libs $(TEST_PACKAGES) 2>/dev/null)
 
-# One file an op; each is compiled once per instruction set, and device/cpu picks the table at run time by cpuid.
+# One file an op; each is compiled once per instruction set, and ops/table.c picks the table at run time by cpuid.
 OPS := $(shell sed -n 's/^OP.\([a-z_]*\),.*/\1/p' src/ops/ops.def 2>/dev/null)
 OP_SRC := $(OPS:%=src/ops/%.c)
 ISAS := base avx2 avx512
@@ -41,37 +47,71 @@ CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 TEST_OBJ := $(filter-out $(BUILD)/src/cli/main.o,$(CLI_OBJ))
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
 TEST_HELP := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/test_*.c),$(wildcard tests/*.c)))
+# Test programs that make allocations and disk calls fail, or die there.
+FAULT_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell grep -lE 'test_fail_|test_kill_|TestFault' tests/test_*.c))
+BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 TANE := $(if $(filter build,$(BUILD)),tane,$(BUILD)/tane)
 
-.PHONY: all setup test test-long sanitize fault quickstart bench clean tests doc
+SANITIZE_BUILD := $(BUILD)-sanitize
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+say = $(if $(V),,@printf '%-5s %s\n' $(1) '$(2)';)
+# A make inside make uses all cores, unless the outer one was told how many.
+SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+
+.PHONY: all setup test test-long sanitize fault quickstart bench benches docs clean tests FORCE
+.DELETE_ON_ERROR:
 all: $(TANE)
 
-$(TANE): $(CLI_OBJ) $(BUILD)/libtane.a
-	$(CXX) -fopenmp $(EXTRA) -o $@ $^ $(LIBS)
+ifneq ($(shell pkg-config --exists $(PACKAGES) 2>/dev/null && echo found),found)
+ifneq ($(filter all tests $(TANE),$(or $(MAKECMDGOALS),all)),)
+$(info Some libraries are missing: `make setup` says which, and installs them on Debian and Ubuntu.)
+endif
+endif
 
-$(BUILD)/libtane.a: $(LIB_OBJ)
+# A file that changes only when the text does: what depends on it is rebuilt then, and only then.
+define stamp_rule
+$(BUILD)/$(1): FORCE
+	@mkdir -p $$(@D)
+	@printf '%s\n' '$(subst ','\'',$(2))' | cmp -s - $$@ || printf '%s\n' '$(subst ','\'',$(2))' > $$@
+endef
+$(eval $(call stamp_rule,flags,$(CC) $(CXX) $(CFLAGS_ALL) $(CXXFLAGS_ALL) $(foreach isa,$(ISAS),$(ISA_FLAGS_$(isa)))))
+$(eval $(call stamp_rule,objects,$(LIB_OBJ) $(CLI_OBJ) $(LIBS)))
+
+$(TANE): $(CLI_OBJ) $(BUILD)/libtane.a $(BUILD)/objects
+	$(call say,LINK,$@)$(CXX) -fopenmp $(EXTRA) -o $@ $(filter %.o %.a,$^) $(LIBS)
+
+$(BUILD)/libtane.a: $(LIB_OBJ) $(BUILD)/objects
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR,$@)ar qcs $@ $(filter %.o,$^)
 
-$(BUILD)/%.o: %.c Makefile
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(CFLAGS_$(basename $(notdir $<))) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
-$(BUILD)/%.o: %.cpp Makefile
+$(BUILD)/%.o: %.cpp $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(call say,CXX,$<)$(CXX) $(CXXFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 define isa_rule
-$(BUILD)/ops/%.$(1).o: src/ops/%.c src/ops/ops.def Makefile
+$(BUILD)/ops/%.$(1).o: src/ops/%.c src/ops/ops.def $(BUILD)/flags
 	@mkdir -p $$(@D)
-	$$(CC) $$(CFLAGS_ALL) $$(ISA_FLAGS_$(1)) -DISA=$(1) -MMD -MP -c -o $$@ $$<
+	$$(call say,CC,$$< ($(1)))$$(CC) $$(CFLAGS_ALL) $$(ISA_FLAGS_$(1)) -DISA=$(1) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_HELP) $(TEST_OBJ) $(BUILD)/libtane.a
-	$(CXX) -fopenmp $(EXTRA) -o $@ $^ $(LIBS) -lcmocka
+	$(call say,LINK,$@)$(CXX) -fopenmp $(EXTRA) -o $@ $(filter %.o %.a,$^) $(LIBS) $(TEST_LIBS)
 
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(TEST_OBJ) $(BUILD)/libtane.a
+	$(call say,LINK,$@)$(CXX) -fopenmp $(EXTRA) -o $@ $(filter %.o %.a,$^) $(LIBS)
+
+$(BUILD)/tools/%: $(BUILD)/tools/%.o $(TEST_OBJ) $(BUILD)/libtane.a
+	$(call say,LINK,$@)$(CXX) -fopenmp $(EXTRA) -o $@ $(filter %.o %.a,$^) $(LIBS)
+
+.PRECIOUS: $(BUILD)/%.o
 tests: $(TESTS) $(TANE)
+benches: $(BENCHES) $(TANE)
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
@@ -79,8 +119,35 @@ setup:
 	@tools/setup.sh
 
 test: setup
-	@$(MAKE) --no-print-directory tests
+	@$(SUBMAKE) tests
 	@TANE=$(abspath $(TANE)) tests/run.sh $(TESTS)
 
+test-long: setup
+	@$(SUBMAKE) tests
+	@TANE=$(abspath $(TANE)) TANE_TEST_LONG=1 TEST_TIMEOUT=3600 tests/run.sh $(TESTS)
+
+fault: setup
+	@$(SUBMAKE) tests
+	@TANE=$(abspath $(TANE)) TANE_TEST_LONG=1 TEST_TIMEOUT=3600 tests/run.sh $(FAULT_TESTS)
+
+# allocator_may_return_null: tests ask for absurd sizes on purpose, and expect the error.
+sanitize: setup
+	@$(SUBMAKE) BUILD=$(SANITIZE_BUILD) OPT=-O1 EXTRA='$(SANITIZE)' tests
+	@ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 TEST_TIMEOUT=1200 \
+	    TANE=$(abspath $(SANITIZE_BUILD)/tane) tests/run.sh $(TESTS:$(BUILD)/%=$(SANITIZE_BUILD)/%)
+
+quickstart: setup
+	@$(SUBMAKE) $(TANE)
+	@TANE=$(TANE) tools/quickstart.sh
+
+bench: setup
+	@$(SUBMAKE) benches
+	@TANE=$(abspath $(TANE)) BUILD=$(BUILD) bench/run.sh
+
+docs:
+	@$(SUBMAKE) $(BUILD)/tools/options_doc
+	$(BUILD)/tools/options_doc > docs/options.md.tmp
+	@mv docs/options.md.tmp docs/options.md
+
 clean:
-	rm -rf build tane
+	rm -rf $(BUILD) $(SANITIZE_BUILD) $(TANE)

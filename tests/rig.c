@@ -54,8 +54,8 @@ static Tensor *external(Rig *r, const char *name, DType dtype, int rank, const i
 Tensor *rig_param(Rig *r, const char *name, int rank, const int64_t *shape, const float *values, bool trainable) {
     Tensor *w = tape_param(r->tape, name, r->dtype, rank, shape, trainable);
     assert_non_null(w);
+    assert_true(r->n_in < RIG_INPUTS);
     RigInput *in = &r->in[r->n_in++];
-    assert_true(r->n_in <= (int)(sizeof r->in / sizeof *r->in));
     snprintf(in->name, sizeof in->name, "%s", name);
     in->param = w;
     in->n = tensor_count(w);
@@ -90,8 +90,8 @@ Tensor *rig_activation(Rig *r, const char *name, int64_t b, int64_t t, int64_t c
 
 void rig_output(Rig *r, const char *name, Tensor *x, const float *seed) {
     if (!x) fail_msg("no output %s: %s", name, err_message());
+    assert_true(r->n_out < RIG_OUTPUTS);
     RigOutput *out = &r->out[r->n_out++];
-    assert_true(r->n_out <= (int)(sizeof r->out / sizeof *r->out));
     snprintf(out->name, sizeof out->name, "%s", name);
     out->tensor = x;
     out->n = tensor_count(x);

@@ -12,6 +12,8 @@
 #include "ops/ops.h"
 #include "support.h"
 
+enum { RIG_INPUTS = 48, RIG_OUTPUTS = 6 };
+
 typedef struct RigInput {
     char name[32];
     Tensor *param; /* values in ->data, gradient in ->grad->data */
@@ -31,8 +33,8 @@ typedef struct Rig {
     DType dtype;
     bool with_grad;
     Arena arena;
-    RigInput in[24];
-    RigOutput out[6];
+    RigInput in[RIG_INPUTS];
+    RigOutput out[RIG_OUTPUTS];
     int n_in, n_out;
     uint8_t *map, *memory;
     size_t map_size, bytes;

@@ -48,11 +48,11 @@ static Status backward(const Node *node, const TapeRun *run) {
     bool add = node_adds(node, 0, run);
 #pragma omp parallel for schedule(static) if (n > 16384)
     for (int64_t i = 0; i < n; i += BLOCK) {
-        float a[BLOCK], g[BLOCK], d[BLOCK];
+        float a[BLOCK], g[BLOCK], d[BLOCK], y[BLOCK];
         int64_t m = n - i < BLOCK ? n - i : BLOCK;
         load_row(a, row_at(x->data, type, i), type, m);
         load_row(g, row_at(dy->data, type, i), type, m);
-        activation_slopes(kind, a, d, m);
+        activation_slopes(kind, a, y, d, m);
 #pragma omp simd
         for (int64_t e = 0; e < m; e++) d[e] *= g[e];
         store_row_add(row_at_mut(dx->data, type, i), d, type, m, add, g);

@@ -123,17 +123,19 @@ static Status plan(Node *node) {
 /* Softmax of the first `seen` scores of a row, the rest up to `width` zero; returns log(sum(exp)). */
 static float softmax_row(float *restrict s, int64_t seen, int64_t width, float scale) {
     float top = -INFINITY, sum = 0;
+    int64_t n = vec_round(seen) < width ? vec_round(seen) : width; /* whole vectors: e^-Inf is 0 */
+    for (int64_t j = seen; j < n; j++) s[j] = -INFINITY;
 #pragma omp simd reduction(max : top)
-    for (int64_t j = 0; j < seen; j++) top = s[j] > top ? s[j] : top;
+    for (int64_t j = 0; j < n; j++) top = s[j] > top ? s[j] : top;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < seen; j++) {
+    for (int64_t j = 0; j < n; j++) {
         s[j] = exp_f32((s[j] - top) * scale);
         sum += s[j];
     }
     float inverse = 1.0f / sum;
 #pragma omp simd
-    for (int64_t j = 0; j < seen; j++) s[j] *= inverse;
-    for (int64_t j = seen; j < width; j++) s[j] = 0.0f;
+    for (int64_t j = 0; j < n; j++) s[j] *= inverse;
+    for (int64_t j = n; j < width; j++) s[j] = 0.0f;
     return logf(sum) + top * scale;
 }
 
@@ -260,12 +262,21 @@ static void direct_backward(const Node *node, const TapeRun *run, int64_t index)
             float lse = stats[(task.b * task.a->heads + head) * t + i], delta = 0;
             float *restrict p = s.p + i * s.keys, *restrict d_p = s.d_p + i * s.keys;
             const float *restrict mask = s.mask + i * s.keys, *o = s.o + i * s.dp, *d_o = s.d_o + i * s.dp;
-            for (int64_t j = 0; j < d; j++) delta += o[j] * d_o[j];
+#pragma omp simd reduction(+ : delta)
+            for (int64_t j = 0; j < s.dp; j++) delta += o[j] * d_o[j];
+            if (dropout) {
+                for (int64_t j = 0; j <= i; j++) {
+                    float weight = exp_f32(p[j] * scale - lse);
+                    d_p[j] = scale * weight * (mask[j] * d_p[j] - delta);
+                    p[j] = weight * mask[j];
+                }
+            } else {
+                int64_t n = vec_round(i + 1); /* whole vectors; what lies behind the diagonal goes below */
 #pragma omp simd
-            for (int64_t j = 0; j <= i; j++) {
-                float keep = dropout ? mask[j] : 1.0f, weight = exp_f32(p[j] * scale - lse);
-                d_p[j] = scale * weight * (keep * d_p[j] - delta);
-                p[j] = weight * keep;
+                for (int64_t j = 0; j < n; j++) {
+                    p[j] = exp_f32(p[j] * scale - lse);
+                    d_p[j] = scale * p[j] * (d_p[j] - delta);
+                }
             }
             for (int64_t j = i + 1; j < s.keys; j++) p[j] = d_p[j] = 0.0f;
         }

@@ -63,8 +63,7 @@ static Status backward(const Node *node, const TapeRun *run) {
             load_row(gate, row_at(x->data, type, i * 2 * f + j), type, m);
             load_row(up, row_at(x->data, type, i * 2 * f + f + j), type, m);
             load_row(g, row_at(dy->data, type, i * f + j), type, m);
-            activation_rows(kind, gate, value, m);
-            activation_slopes(kind, gate, slope, m);
+            activation_slopes(kind, gate, value, slope, m);
 #pragma omp simd
             for (int64_t e = 0; e < m; e++) {
                 slope[e] *= g[e] * up[e];

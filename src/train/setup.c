@@ -67,9 +67,20 @@ static Status load_data(Trainer *t) {
             eval[i] = (DataSource){.path = o->eval_files.items[i], .fraction = o->eval_fraction, .repeat = 1};
         TRY(dataset_load(&t->eval, eval, o->eval_files.n, &options, (uint64_t)o->seed));
     }
+    if (o->eval_exact_match_files.n)
+        TRY(questions_load(&t->questions, o->eval_exact_match_files.items, o->eval_exact_match_files.n, t->tokenizer,
+                           o->eval_exact_match_limit, o->add_bos));
 out:
     arena_release(&arena);
     return st;
+}
+
+Status trainer_exact_match(Trainer *t, double *share) {
+    MatchReport report = {0};
+    TRY_RETURN(exact_match(t->questions, t->model, &(ExactMatchOptions){0}, &report));
+    *share = report.total ? (double)report.right / (double)report.total : 0;
+    match_report_free(&report);
+    return TANE_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------------- model */
@@ -258,11 +269,13 @@ void trainer_release(Trainer *t) {
     model_free(t->model);
     dataset_free(t->train);
     dataset_free(t->eval);
+    questions_free(t->questions);
     tokenizer_free(t->tokenizer);
     t->batches = NULL;
     t->memory = NULL;
     t->optimizer = NULL;
     t->model = NULL;
     t->train = t->eval = NULL;
+    t->questions = NULL;
     t->tokenizer = NULL;
 }

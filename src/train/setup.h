@@ -2,6 +2,7 @@
 #ifndef TRAIN_SETUP_H
 #define TRAIN_SETUP_H
 
+#include "eval/exact_match.h"
 #include "train/batch_tape.h"
 #include "train/optimizer.h"
 #include "train/trainer.h"
@@ -13,6 +14,7 @@ typedef struct Trainer {
     const OpKernel *const *kernels;
     Tokenizer *tokenizer;
     Dataset *train, *eval;      /* eval: NULL without eval_files */
+    Questions *questions;       /* of eval_exact_match_files, or NULL */
     Model *model;
     Optimizer *optimizer;
     BatchTape step_tape, eval_tape;

@@ -42,13 +42,13 @@ typedef struct Prompts {
 /* Lengths from 1 to 20, different limits, every third sampled in its own way. */
 static void make_prompts(Prompts *p, int n) {
     Rng rng = {.key = 5};
-    static const int32_t stop[] = {3};
+    static const int32_t stop[] = {3, 14, 25, 36};
     p->n = n;
     for (int i = 0; i < n; i++) {
         int length = 1 + (int)rng_below(&rng, 20);
         for (int t = 0; t < length; t++) p->ids[i][t] = (int32_t)rng_below(&rng, VOCAB);
         p->request[i] = (EngineRequest){.id = 1000 + (uint64_t)i, .prompt = p->ids[i], .n_prompt = length,
-                                        .max_new_tokens = 1 + (int64_t)rng_below(&rng, 20), .stop = stop, .n_stop = 1,
+                                        .max_new_tokens = 1 + (int64_t)rng_below(&rng, 20), .stop = stop, .n_stop = 4,
                                         .sampling = {.temperature = i % 3 ? 0.9 : 0, .top_p = i % 3 == 2 ? 0.9 : 1,
                                                      .top_k = i % 6 == 1 ? 10 : 0, .seed = 77, .stream = (uint64_t)i}};
     }
@@ -105,23 +105,23 @@ static void check_against_plain(const char *family, DType dtype, double toleranc
     Arena arena = {0};
     Engine *e;
     Model *m = tiny(family, dtype);
-    make_prompts(&p, 40);
+    make_prompts(&p, 24);
     assert_ok(engine_new(&e, m, 8, 0));
-    assert_ok(engine_generate(e, p.request, 40, &arena, result, NULL, NULL));
+    assert_ok(engine_generate(e, p.request, 24, &arena, result, NULL, NULL));
     int stopped = 0, different = 0;
-    for (int i = 0; i < 40; i++) {
+    for (int i = 0; i < 24; i++) {
         const EngineRequest *r = &p.request[i];
         assert_int_equal(result[i].id, r->id);
         assert_true(result[i].n >= 1 && result[i].n <= r->max_new_tokens);
         check_answer(m, r, &result[i], tolerance);
-        bool stop = result[i].tokens[result[i].n - 1] == 3;
+        bool stop = result[i].tokens[result[i].n - 1] % 11 == 3 && result[i].tokens[result[i].n - 1] < 40;
         assert_int_equal(result[i].reason, stop ? ENGINE_STOP : ENGINE_LENGTH);
         if (!stop) assert_int_equal(result[i].n, r->max_new_tokens);
-        for (int64_t t = 0; t + 1 < result[i].n; t++) assert_int_not_equal(result[i].tokens[t], 3);
+        for (int64_t t = 0; t + 1 < result[i].n; t++) assert_true(result[i].tokens[t] % 11 != 3 || result[i].tokens[t] > 40);
         stopped += stop;
         different += i > 0 && result[i].tokens[0] != result[0].tokens[0];
     }
-    assert_true(stopped > 0 && stopped < 40); /* or else the test would not see stop tokens */
+    assert_true(stopped > 0 && stopped < 24); /* or else the test would not see stop tokens */
     assert_true(different > 10);
     engine_free(e);
     model_free(m);
@@ -130,10 +130,13 @@ static void check_against_plain(const char *family, DType dtype, double toleranc
 
 static void test_equals_a_full_forward(void **state) {
     (void)state;
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1); /* hundreds of tiny forwards */
     check_against_plain("gpt2", DTYPE_F32, 1e-4);
     check_against_plain("llama", DTYPE_F32, 1e-4);
     check_against_plain("gpt2", DTYPE_BF16, 0.15); /* rounding differs where attention takes another kernel */
     check_against_plain("llama", DTYPE_BF16, 0.15);
+    omp_set_num_threads(threads);
 }
 
 /* ---- company */
@@ -148,18 +151,18 @@ static void assert_same(const EngineResult *a, const EngineResult *b) {
 static void check_company(const char *family, DType dtype) {
     static Prompts p;
     static EngineResult alone[80], together[80];
-    static const int64_t slots[] = {64, 13, 3};
+    static const int64_t slots[] = {64, 13};
     Arena arena = {0};
     Engine *e;
     Model *m = tiny(family, dtype);
-    make_prompts(&p, 80);
+    make_prompts(&p, 64);
     assert_ok(engine_new(&e, m, 1, 0));
-    for (int i = 0; i < 80; i++) assert_ok(engine_generate(e, &p.request[i], 1, &arena, &alone[i], NULL, NULL));
+    for (int i = 0; i < 64; i++) assert_ok(engine_generate(e, &p.request[i], 1, &arena, &alone[i], NULL, NULL));
     engine_free(e);
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < 2; k++) {
         assert_ok(engine_new(&e, m, slots[k], CONTEXT - k));
-        assert_ok(engine_generate(e, p.request, 80, &arena, together, NULL, NULL));
-        for (int i = 0; i < 80; i++) assert_same(&alone[i], &together[i]);
+        assert_ok(engine_generate(e, p.request, 64, &arena, together, NULL, NULL));
+        for (int i = 0; i < 64; i++) assert_same(&alone[i], &together[i]);
         /* and again on the same engine, whose cache is full of other things */
         assert_ok(engine_generate(e, p.request + 9, 31, &arena, together, NULL, NULL));
         for (int i = 0; i < 31; i++) assert_same(&alone[i + 9], &together[i]);
@@ -286,6 +289,28 @@ static void test_nan_weights(void **state) {
     arena_release(&arena);
 }
 
+static void test_tokens_beyond_the_tokenizer_are_not_chosen(void **state) {
+    (void)state;
+    static Prompts p;
+    static EngineResult result[80];
+    Arena arena = {0};
+    Engine *e;
+    Model *m = tiny("gpt2", DTYPE_F32);
+    make_prompts(&p, 30);
+    assert_ok(engine_new(&e, m, 8, 0));
+    for (int limit = 20; limit <= VOCAB; limit += VOCAB - 20) {
+        int32_t largest = 0;
+        engine_set_vocab(e, limit);
+        assert_ok(engine_generate(e, p.request, 30, &arena, result, NULL, NULL));
+        for (int i = 0; i < 30; i++)
+            for (int64_t t = 0; t < result[i].n; t++) largest = result[i].tokens[t] > largest ? result[i].tokens[t] : largest;
+        assert_true(limit == 20 ? largest < 20 : largest > 20);
+    }
+    engine_free(e);
+    model_free(m);
+    arena_release(&arena);
+}
+
 /* ---- tokens as they come */
 
 typedef struct Seen {
@@ -345,7 +370,9 @@ static void test_engine_bytes_is_what_it_takes(void **state) {
     Engine *e;
     assert_ok(engine_new(&e, m, 64, 0));
     size_t planned = engine_bytes(e);
-    assert_true(planned > engine_cache_bytes(m, 64, 0));
+    assert_true(engine_slots_within(m, 0, planned, 1000) > 64); /* activations, too */
+    assert_int_equal(engine_slots_within(m, 0, 1, 1000), 1);
+    assert_int_equal(engine_slots_within(m, 0, planned, 7), 7);
     make_prompts(&p, 80);
     assert_ok(engine_generate(e, p.request, 80, &arena, result, NULL, NULL));
     assert_int_equal(engine_bytes(e), planned); /* nothing was larger than foreseen */
@@ -383,6 +410,7 @@ static void test_memory_runs_out(void **state) {
     Model *m = tiny("gpt2", DTYPE_F32);
     assert_ok(model_save(m, m->weights, DTYPE_F32, test_dir()));
     model_free(m);
+    omp_set_num_threads(1);
     assert_true(test_fail_allocations(load_and_generate, (void *)test_dir()) > 50);
 }
 
@@ -451,6 +479,7 @@ int main(void) {
         TEST(test_the_context_ends),
         TEST(test_bad_requests),
         TEST(test_nan_weights),
+        TEST(test_tokens_beyond_the_tokenizer_are_not_chosen),
         TEST(test_tokens_come_one_by_one),
         TEST(test_engine_bytes_is_what_it_takes),
         TEST(test_memory_runs_out),

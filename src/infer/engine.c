@@ -135,9 +135,11 @@ static size_t cache_row_bytes(const Model *m) {
     return (size_t)(2 * m->config.kv_heads * m->config.head_dim) * dtype_size(m->dtype);
 }
 
-size_t engine_cache_bytes(const Model *m, int64_t slots, int64_t context) {
+int64_t engine_slots_within(const Model *m, int64_t context, size_t bytes, int64_t most) {
     if (context == 0) context = m->config.context;
-    return cache_row_bytes(m) * (size_t)m->config.layers * (size_t)slots * (size_t)context;
+    size_t slot = cache_row_bytes(m) * (size_t)m->config.layers * (size_t)context + (size_t)m->config.vocab_size * 4;
+    size_t fit = bytes / slot;
+    return fit < 1 ? 1 : fit < (size_t)most ? (int64_t)fit : most;
 }
 
 static Status allocate(Engine *e) {
@@ -159,6 +161,7 @@ static Status allocate(Engine *e) {
         e->slot[i].tokens = e->answers + i * e->context;
         e->slot[i].logprobs = e->logprobs + i * e->context;
     }
+    engine_set_vocab(e, e->model->config.vocab_size);
     e->input_bytes = 8 * (size_t)inputs + slots * (8 + sizeof *e->slot + sizeof *e->choices) + 8 * answers +
                      (size_t)e->threads * (size_t)e->model->config.vocab_size * sizeof *e->samplers->heap;
     return TANE_OK;
@@ -206,6 +209,10 @@ void engine_free(Engine *e) {
     void *const all[] = {e->cache,    e->tokens, e->positions, e->past,   e->at,     e->slot, e->choices,
                          e->answers, e->logprobs, e->samplers, e->shapes, e->memory, e};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) mem_free(all[i]);
+}
+
+void engine_set_vocab(Engine *e, int64_t vocab) {
+    for (int i = 0; i < e->threads; i++) e->samplers[i].vocab = smaller(vocab, e->model->config.vocab_size);
 }
 
 int64_t engine_slots(const Engine *e) { return e->slots; }

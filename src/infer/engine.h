@@ -60,12 +60,14 @@ typedef struct EngineClient {
 /* context: tokens of the cache, at most the model's context; 0: that. The model is borrowed. */
 Status engine_new(Engine **out, const Model *model, int64_t slots, int64_t context);
 void engine_free(Engine *engine); /* NULL is fine */
+/* Only tokens below `vocab` are chosen: a model's vocabulary may be padded beyond its tokenizer's. */
+void engine_set_vocab(Engine *engine, int64_t vocab);
 int64_t engine_slots(const Engine *engine);
 int64_t engine_context(const Engine *engine);
 /* Cache, activations and bookkeeping. */
 size_t engine_bytes(const Engine *engine);
-/* What engine_new would take, as near as makes no difference, without making it: to choose `slots`. */
-size_t engine_cache_bytes(const Model *model, int64_t slots, int64_t context);
+/* Slots, at most `most`, whose cache and logits take no more than `bytes`; at least 1. context as in engine_new. */
+int64_t engine_slots_within(const Model *model, int64_t context, size_t bytes, int64_t most);
 
 /* TANE_EINVAL for a request that this engine cannot take; a prompt that does not fit names both numbers. */
 Status engine_check(const Engine *engine, const EngineRequest *request);

@@ -1,0 +1,132 @@
+/* Finding and opening models. */
+#include "infer/open.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "device/gemm.h"
+
+static const char runs_folder[] = "runs";
+
+static Status is_model(const char *folder, bool *yes) {
+    char *path;
+    TRY_RETURN(path_join(&path, folder, "config.json"));
+    *yes = file_exists(path);
+    mem_free(path);
+    return TANE_OK;
+}
+
+/* A link to a neighbour, as best and last are, becomes the neighbour. */
+static Status follow(char **folder) {
+    char target[NAME_MAX + 1];
+    ssize_t n = readlink(*folder, target, sizeof target - 1);
+    if (n <= 0 || memchr(target, '/', (size_t)n)) return TANE_OK;
+    target[n] = 0;
+    Str path = {0};
+    Status st = str_printf(&path, "%.*s%s", (int)(path_base(*folder) - *folder), *folder, target);
+    if (st != TANE_OK) {
+        str_free(&path);
+        return st;
+    }
+    mem_free(*folder);
+    *folder = path.text;
+    return TANE_OK;
+}
+
+/* folder itself, or its best or last; *out stays NULL when there is none. */
+static Status find_model(char **out, const char *folder) {
+    static const char *const places[] = {"", "best", "last"};
+    for (int i = 0; i < 3; i++) {
+        char *path;
+        bool yes = false;
+        TRY_RETURN(*places[i] ? path_join(&path, folder, places[i]) : mem_strdup(&path, folder));
+        Status st = is_model(path, &yes);
+        if (st == TANE_OK && yes) st = follow(&path);
+        if (st == TANE_OK && yes) {
+            *out = path;
+            return TANE_OK;
+        }
+        mem_free(path);
+        TRY_RETURN(st);
+    }
+    return TANE_OK;
+}
+
+static Status no_such_model(const char *name) {
+    DirList runs = {0};
+    const char *near = NULL;
+    if (dir_exists(runs_folder) && dir_list(runs_folder, &runs) == TANE_OK)
+        near = err_nearest(name, (const char *const *)runs.names, runs.n);
+    Status st = near ? FAIL(TANE_ENOTFOUND, "\"%s\" is neither a model folder nor a run; did you mean the run \"%s\"?", name, near)
+                     : FAIL(TANE_ENOTFOUND, "\"%s\" is neither a model folder nor a run under %s/; `tane runs list` shows the "
+                            "runs", name, runs_folder);
+    dir_list_free(&runs);
+    return st;
+}
+
+Status model_resolve_path(char **out, const char *name) {
+    Str folder = {0};
+    Status st = TANE_OK;
+    size_t n = strlen(name);
+    *out = NULL;
+    while (n > 1 && name[n - 1] == '/') n--;
+    TRY(str_printf(&folder, "%.*s", (int)n, name));
+    if (n > 0 && !dir_exists(folder.text) && !strchr(folder.text, '/')) {
+        folder.len = 0;
+        TRY(str_printf(&folder, "%s/%.*s", runs_folder, (int)n, name));
+    }
+    if (n == 0 || !dir_exists(folder.text)) {
+        st = no_such_model(name);
+        goto out;
+    }
+    TRY(find_model(out, folder.text));
+    if (!*out)
+        st = FAIL(TANE_ENOTFOUND, "%s is neither a model (it has no config.json) nor a run (it has no checkpoint best or last)",
+                  folder.text);
+out:
+    str_free(&folder);
+    return st;
+}
+
+static DType compute_dtype(const char *name) {
+    if (strcmp(name, "auto") == 0) return gemm_bf16_is_fast() ? DTYPE_BF16 : DTYPE_F32;
+    return strcmp(name, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32;
+}
+
+Status open_model(OpenModel *out, const char *name, const char *compute, const char *tokenizer) {
+    Status st = TANE_OK;
+    *out = (OpenModel){0};
+    TRY(model_resolve_path(&out->folder, name));
+    TRY(tokenizer_load(&out->tokenizer, tokenizer ? tokenizer : out->folder));
+    TRY(model_open(&out->model, out->folder, compute_dtype(compute)));
+    if (tokenizer_vocab_size(out->tokenizer) > out->model->config.vocab_size)
+        st = FAIL(TANE_EINVAL, "%s: the tokenizer has %d pieces, but the model's vocabulary only %lld: they do not belong together",
+                  tokenizer ? tokenizer : out->folder, tokenizer_vocab_size(out->tokenizer),
+                  (long long)out->model->config.vocab_size);
+out:
+    if (st != TANE_OK) open_model_close(out);
+    return st;
+}
+
+void open_model_close(OpenModel *open) {
+    model_free(open->model);
+    tokenizer_free(open->tokenizer);
+    mem_free(open->folder);
+    *open = (OpenModel){0};
+}
+
+Status prompt_encode(const Tokenizer *tokenizer, const char *text, size_t n, bool add_bos, TokenList *out) {
+    int32_t bos = tokenizer_bos(tokenizer);
+    if (add_bos && bos >= 0) {
+        if (out->n == out->cap) {
+            size_t cap = out->cap ? 2 * out->cap : 64;
+            TRY_RETURN(mem_grow((void **)&out->ids, out->cap, cap, sizeof *out->ids));
+            out->cap = cap;
+        }
+        out->ids[out->n++] = bos;
+    }
+    return tokenizer_encode(tokenizer, text, n, out);
+}

@@ -1,0 +1,25 @@
+/* From what a user calls a model to a model that can answer: its folder, weights, tokenizer, and prompts as tokens. */
+#ifndef INFER_OPEN_H
+#define INFER_OPEN_H
+
+#include "model/model.h"
+#include "text/tokenizer.h"
+
+/* A model folder; or a run's folder, which means its best checkpoint, else its last one; or the name of a run under
+ * runs/. *out (mem_free) is the model's folder itself, "runs/math/step-000500", not a link to it. */
+Status model_resolve_path(char **out, const char *name);
+
+typedef struct OpenModel {
+    char *folder;
+    Model *model;
+    Tokenizer *tokenizer;
+} OpenModel;
+
+/* compute: "auto" (bf16 where that is fast), "fp32" or "bf16". tokenizer: file or folder, NULL: the model's own. */
+Status open_model(OpenModel *out, const char *name, const char *compute, const char *tokenizer);
+void open_model_close(OpenModel *open);
+
+/* Appends a prompt's tokens as training sees them: BOS first if wanted and there is one. */
+Status prompt_encode(const Tokenizer *tokenizer, const char *text, size_t n, bool add_bos, TokenList *out);
+
+#endif

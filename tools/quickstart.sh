@@ -20,7 +20,7 @@ progress=runs/data/quickstart.progress
 enough=0.99
 started=$(date +%s)
 
-bold= plain=
+bold='' plain=''
 if [ -t 2 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
     bold=$(printf '\033[1m') plain=$(printf '\033[0m')
 fi
@@ -153,12 +153,12 @@ show "$tane" eval "$model" --data "$data" --compare "$before" --at-least "$enoug
 "$tane" eval "$model" --data "$data" --compare "$before" --at-least "$enough" || {
     say ""
     say "quickstart: the model answers too few problems right (see above). If the recipe is as it came, this is a defect"
-    say "of tane: please report it with runs/quickstart/log.txt and the output of \`$tane doctor\`."
+    say "of tane: please report it with runs/quickstart/metrics.jsonl and the output of \`$tane doctor\`."
     exit 1
 }
 
 step "7/7 Questions" "Ask it something."
-for question in '12+(-34)=' '7*8=' '-99-99=' '96/(-12)=' '(-45)*67='; do
+for question in '12+(-34)=' '7*8=' '-99-99=' '96/(-12)=' '-45*67='; do
     printf '    %s%s\n' "$question" "$("$tane" generate "$model" --prompt "$question" --temperature 0)"
 done
 say "  by: $tane generate $model --prompt '7*8=' --temperature 0"

@@ -47,7 +47,7 @@ static void job_init(Job *job, const char *extra) {
 static Status run_here(const char *recipe, const char *assignments) {
     TrainOptions config;
     OptionSet set;
-    TrainResult result;
+    tane_run_result result;
     Status st = TANE_OK;
     TRY_RETURN(option_init(&set, &train_options, &config));
     TRY(option_load_yaml(&set, recipe));

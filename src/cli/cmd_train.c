@@ -7,7 +7,8 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "cli/cli.h"
-#include "train/trainer.h"
+#include "tane_internal.h"
+#include "train/options.h"
 
 /* What the callbacks need between calls. */
 typedef struct Display {
@@ -15,7 +16,6 @@ typedef struct Display {
     bool on_line;       /* that line is there now */
     double shown;       /* when it was last written */
     int64_t every;      /* without a terminal: plain lines every so many steps */
-    const TrainOptions *options;
 } Display;
 
 static volatile sig_atomic_t interrupted;
@@ -53,25 +53,26 @@ static const char *amount(double n, char out[32]) {
     return out;
 }
 
-static void show_plan(const TrainPlan *p) {
+static void show_plan(const tane_plan *p) {
     char params[32], tokens[32];
     const double mib = 1048576.0;
     fprintf(stderr, "%s, %s parameters, %s on %s, %d threads\n", p->model_type, amount((double)p->parameters, params),
-            dtype_name(p->compute_dtype), p->backend, p->threads);
+            p->compute_dtype, p->backend, p->threads);
     fprintf(stderr, "%" PRId64 " rows, %s tokens; %" PRId64 " steps an epoch, %" PRId64 " in all%s\n", p->rows,
             amount((double)p->tokens, tokens), p->steps_per_epoch, p->total_steps, p->first_step ? ", going on from a checkpoint" : "");
-    fprintf(stderr, "memory %.0f MiB: weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f, scratch %.0f, data %.0f\n",
+    fprintf(stderr, "memory %.0f MiB: weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f, scratch %.0f, data %.0f, program %.0f\n",
             (double)p->total / mib, (double)p->weights / mib, (double)p->gradients / mib, (double)p->optimizer / mib,
-            (double)p->activations / mib, (double)p->scratch / mib, (double)p->data / mib);
+            (double)p->activations / mib, (double)p->scratch / mib, (double)p->data / mib,
+            (double)p->process / mib);
 }
 
-static void on_plan(void *user, const TrainPlan *p) {
+static void on_plan(void *user, const tane_plan *p) {
     (void)user;
     show_plan(p);
     fprintf(stderr, "%s\n", p->output_dir);
 }
 
-static void on_progress(void *user, const TrainProgress *p) {
+static void on_progress(void *user, const tane_progress *p) {
     Display *d = user;
     char left[32], rate[32];
     double now = clock_seconds();
@@ -90,7 +91,7 @@ static void on_progress(void *user, const TrainProgress *p) {
     }
 }
 
-static void on_evaluation(void *user, const TrainEvaluation *e) {
+static void on_evaluation(void *user, const tane_evaluation *e) {
     clear_line(user);
     fprintf(stderr, "evaluation at step %" PRId64 ":", e->step);
     if (!isnan(e->loss)) fprintf(stderr, "  loss %.4f", e->loss);
@@ -104,9 +105,9 @@ static void on_saved(void *user, const char *folder, int64_t step, bool best) {
     fprintf(stderr, "saved %s%s\n", folder, best ? " (best)" : "");
 }
 
-static void on_message(void *user, MessageLevel level, const char *text) {
+static void on_message(void *user, tane_level level, const char *text) {
     clear_line(user);
-    fprintf(stderr, "%s%s\n", level == MESSAGE_WARNING ? "warning: " : "", text);
+    fprintf(stderr, "%s%s\n", level == TANE_WARNING ? "warning: " : "", text);
 }
 
 static bool on_stop(void *user) {
@@ -114,21 +115,20 @@ static bool on_stop(void *user) {
     return interrupted;
 }
 
-static Status train(OptionSet *set, const char *recipe, bool plan_only, bool json) {
-    const TrainOptions *o = set->config;
+static Status train(tane_run *run, const TrainOptions *o, bool plan_only, bool json) {
     if (plan_only) {
-        TrainPlan plan;
-        TRY_RETURN(train_plan(set, recipe, &plan));
+        tane_plan plan;
+        TRY_RETURN(tane_run_plan(run, &plan));
         show_plan(&plan);
         return TANE_OK;
     }
-    Display display = {.live = cli_is_terminal(stderr), .every = o->logging_steps, .options = o};
-    TrainCallbacks callbacks = {&display, on_plan, on_progress, on_evaluation, on_saved, on_message, on_stop};
-    TrainResult r;
+    Display display = {.live = cli_is_terminal(stderr), .every = o->logging_steps};
+    tane_run_callbacks callbacks = {&display, on_plan, on_progress, on_evaluation, on_saved, on_message, on_stop};
+    tane_run_result r;
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND}; /* a second Ctrl-C ends it at once */
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    Status st = train_run(set, recipe, &callbacks, &r);
+    Status st = tane_run_train(run, &callbacks, &r);
     clear_line(&display);
     if (st != TANE_OK) return st;
     char time[32], rate[32];
@@ -155,27 +155,26 @@ static bool take_flag(int *argc, char **argv, const char *flag) {
 }
 
 static Status run(const Command *self, int argc, char **argv) {
-    TrainOptions config;
-    OptionSet set;
+    tane_run *job = NULL;
     StringList words;
     bool plan = take_flag(&argc, argv, "--plan"), json = take_flag(&argc, argv, "--json");
-    TRY_RETURN(option_init(&set, self->options, &config));
     Status st = TANE_OK;
-    /* The recipe comes first, so that what stands on the command line wins over it, wherever it stands there. */
     const char *recipe = argc > 0 && argv[0][0] != '-' && !strchr(argv[0], '=') ? argv[0] : NULL;
-    if (recipe) TRY(option_load_yaml(&set, recipe));
-    TRY(option_parse_args(&set, argc - (recipe != NULL), argv + (recipe != NULL), &words));
+    TRY(tane_run_open(&job, recipe));
+    OptionSet *set = tane_run_options(job);
+    const TrainOptions *config = set->config;
+    TRY(option_parse_args(set, argc - (recipe != NULL), argv + (recipe != NULL), &words));
     if (words.n) {
         st = cli_usage(self, "\"%s\": a recipe comes first, then key=value words and --flags", words.items[0]);
         goto out;
     }
-    if (!config.train_files.n) {
+    if (!config->train_files.n) {
         st = cli_usage(self, "no recipe and no train_files: nothing to train on");
         goto out;
     }
-    TRY(train(&set, recipe, plan, json));
+    TRY(train(job, config, plan, json));
 out:
-    option_release(&set);
+    tane_run_close(job);
     return st;
 }
 

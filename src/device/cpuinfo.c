@@ -264,3 +264,5 @@ uint64_t cpu_memory_available(void) {
     visit_groups("/sys/fs/cgroup/memory", "memory", visit_room);
     return group_room == UINT64_MAX ? 0 : group_room;
 }
+
+uint64_t cpu_memory_resident(void) { return number_in("/proc/self/status", "VmRSS:") * 1024; }

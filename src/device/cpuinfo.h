@@ -29,5 +29,7 @@ const CpuInfo *cpu_info(void); /* never fails; any thread */
 
 /* Bytes that could be allocated now without swapping, within the control group's limit; 0: unknown. */
 uint64_t cpu_memory_available(void);
+/* Bytes that this process has in memory now; 0: unknown. */
+uint64_t cpu_memory_resident(void);
 
 #endif

@@ -9,7 +9,7 @@
 #include "device/gemm.h"
 #include "device/measure.h"
 
-void trainer_message(const Trainer *t, MessageLevel level, const char *fmt, ...) {
+void trainer_message(const Trainer *t, tane_level level, const char *fmt, ...) {
     if (!t->cb->message) return;
     char text[1024];
     va_list args;
@@ -55,10 +55,10 @@ static Status load_data(Trainer *t) {
     TRY(dataset_load(&t->train, sources, n, &options, (uint64_t)o->seed));
     fingerprint(t->train, t->fingerprint);
     if (dataset_dropped(t->train))
-        trainer_message(t, MESSAGE_WARNING, "%lld rows longer than max_length=%lld are left out (truncation=drop)",
+        trainer_message(t, TANE_WARNING, "%lld rows longer than max_length=%lld are left out (truncation=drop)",
                         (long long)dataset_dropped(t->train), (long long)o->max_length);
     if (dataset_unknown(t->train))
-        trainer_message(t, MESSAGE_WARNING, "%lld tokens of the training data are unknown to the tokenizer; was it made for other data?",
+        trainer_message(t, TANE_WARNING, "%lld tokens of the training data are unknown to the tokenizer; was it made for other data?",
                         (long long)dataset_unknown(t->train));
     if (o->eval_files.n) {
         DataSource *eval;
@@ -135,7 +135,7 @@ static int64_t at_least_one(int64_t n) { return n < 1 ? 1 : n; }
 
 static void plan_steps(Trainer *t) {
     const TrainOptions *o = t->o;
-    TrainPlan *p = &t->plan;
+    tane_plan *p = &t->plan;
     int64_t per_step = o->per_device_train_batch_size * o->gradient_accumulation_steps;
     p->rows = dataset_rows(t->train);
     p->tokens = dataset_tokens(t->train);
@@ -146,7 +146,7 @@ static void plan_steps(Trainer *t) {
 
 static Status record_tapes(Trainer *t) {
     const TrainOptions *o = t->o;
-    TrainPlan *p = &t->plan;
+    tane_plan *p = &t->plan;
     int64_t longest = dataset_longest(t->train) - 1;
     p->width = at_least_one(longest);
     if (p->width > t->model->config.context)
@@ -165,7 +165,7 @@ static Status record_tapes(Trainer *t) {
 }
 
 /* Too little memory is an error now, with the options that help and what each would save, and never one half-way. */
-static Status check_memory(const TrainPlan *p, const TrainOptions *o) {
+static Status check_memory(const tane_plan *p, const TrainOptions *o) {
     if (!p->available || p->total <= p->available) return TANE_OK;
     const double gib = 1073741824.0;
     double moving = (double)(p->activations + p->scratch);
@@ -181,7 +181,7 @@ static Status check_memory(const TrainPlan *p, const TrainOptions *o) {
 
 static Status fill_plan(Trainer *t) {
     const TrainOptions *o = t->o;
-    TrainPlan *p = &t->plan;
+    tane_plan *p = &t->plan;
     const Params *params = &t->model->params;
     TapeReport step, eval = {0};
     tape_report(t->step_tape.tape, &step);
@@ -190,7 +190,7 @@ static Status fill_plan(Trainer *t) {
     if (eval_tape > tapes) tapes = eval_tape;
     p->output_dir = o->output_dir;
     p->model_type = t->model->config.family->model_type;
-    p->compute_dtype = t->model->dtype;
+    p->compute_dtype = dtype_name(t->model->dtype);
     p->backend = gemm_backend(t->model->dtype);
     p->threads = omp_get_max_threads();
     p->parameters = params_count(params);
@@ -202,14 +202,16 @@ static Status fill_plan(Trainer *t) {
     p->scratch = tapes - step.planned;
     p->data = (size_t)dataset_tokens(t->train) * 4 + (t->eval ? (size_t)dataset_tokens(t->eval) * 4 : 0) +
               (size_t)(o->gradient_accumulation_steps * o->per_device_train_batch_size * p->width) * 8;
-    p->total = p->weights + p->gradients + p->optimizer + p->activations + p->scratch + p->data;
-    /* The model's weights are there already. */
+    /* What is taken by now beside these arrays: the program, its libraries, the tokenizer. */
+    size_t taken = p->weights + p->gradients + p->optimizer + p->data, resident = cpu_memory_resident();
+    p->process = resident > taken ? resident - taken : 0;
+    p->total = taken + p->process + p->activations + p->scratch;
     p->available = cpu_memory_available();
-    if (p->available) p->available += p->weights;
+    if (p->available) p->available += resident;
     return check_memory(p, o);
 }
 
-Status trainer_prepare(Trainer *t, OptionSet *set, const char *recipe_path, const TrainCallbacks *callbacks) {
+Status trainer_prepare(Trainer *t, OptionSet *set, const char *recipe_path, const tane_run_callbacks *callbacks) {
     Status st = TANE_OK;
     *t = (Trainer){.set = set, .o = set->config, .cb = callbacks, .kernels = ops_cpu()};
     TRY(train_options_name_run(set, recipe_path));

@@ -10,7 +10,7 @@
 typedef struct Trainer {
     OptionSet *set;
     const TrainOptions *o;
-    const TrainCallbacks *cb;
+    const tane_run_callbacks *cb;
     const OpKernel *const *kernels;
     Tokenizer *tokenizer;
     Dataset *train, *eval;      /* eval: NULL without eval_files */
@@ -21,19 +21,19 @@ typedef struct Trainer {
     Batch *batches;             /* gradient_accumulation_steps */
     Batch eval_batch;
     void *memory;               /* of both tapes: they never run at once */
-    TrainPlan plan;
+    tane_plan plan;
     int32_t pad;
     char fingerprint[17];       /* of the training rows */
 } Trainer;
 
 /* Loads data and model, records the tapes, and fills in plan; then trainer_allocate takes the memory. */
-Status trainer_prepare(Trainer *t, OptionSet *set, const char *recipe_path, const TrainCallbacks *callbacks);
+Status trainer_prepare(Trainer *t, OptionSet *set, const char *recipe_path, const tane_run_callbacks *callbacks);
 Status trainer_allocate(Trainer *t);
 void trainer_release(Trainer *t);
 
 /* Share of eval_exact_match_files' questions that the model, as it is now, answers exactly. */
 Status trainer_exact_match(Trainer *t, double *share);
 
-void trainer_message(const Trainer *t, MessageLevel level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void trainer_message(const Trainer *t, tane_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

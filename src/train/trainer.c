@@ -140,7 +140,7 @@ static Status start(Loop *l) {
         TRY(mem_strdup(&from, o->resume_from_checkpoint));
     } else if (o->resume) {
         TRY(checkpoint_last(o->output_dir, &from));
-        if (!from) trainer_message(&l->t, MESSAGE_WARNING, "%s holds no checkpoint to resume from: starting at the beginning", o->output_dir);
+        if (!from) trainer_message(&l->t, TANE_WARNING, "%s holds no checkpoint to resume from: starting at the beginning", o->output_dir);
     } else {
         TRY(no_old_run(o->output_dir));
     }
@@ -183,7 +183,7 @@ static Status not_finite(Loop *l, const char *what, const Batch *batch, int64_t 
                  last.source, last.line);
     }
     if (!strcmp(o->on_nan, "skip") && ++l->skipped_in_a_row < MOST_SKIPPED) {
-        trainer_message(&l->t, MESSAGE_WARNING, "step %" PRId64 ": the %s is not finite%s: skipped, nothing was changed", l->step + 1, what, place);
+        trainer_message(&l->t, TANE_WARNING, "step %" PRId64 ": the %s is not finite%s: skipped, nothing was changed", l->step + 1, what, place);
         return TANE_OK;
     }
     return FAIL(TANE_ENUMERIC, "step %" PRId64 ": the %s is not finite%s%s; the step was not applied, what is saved is intact. A smaller learning_rate, more warmup_steps or compute_dtype=fp32 may help; on_nan=skip goes on without such steps",
@@ -191,7 +191,7 @@ static Status not_finite(Loop *l, const char *what, const Batch *batch, int64_t 
 }
 
 /* One optimizer step. */
-static Status one_step(Loop *l, TrainProgress *progress) {
+static Status one_step(Loop *l, tane_progress *progress) {
     const TrainOptions *o = l->t.o;
     Trainer *t = &l->t;
     int64_t accumulation = o->gradient_accumulation_steps, batch_rows = o->per_device_train_batch_size, real = 0, targets = 0;
@@ -239,12 +239,12 @@ static Status one_step(Loop *l, TrainProgress *progress) {
 
 /* Of this machine's measured matrix products; NaN when nobody asked for progress. */
 static double limit_share(const Loop *l, double tokens_per_second) {
-    const TrainPlan *plan = &l->t.plan;
+    const tane_plan *plan = &l->t.plan;
     return plan->limit_flops > 0 ? tokens_per_second * model_train_flops(l->t.model, plan->width) / plan->limit_flops : NAN;
 }
 
-static void report_progress(Loop *l, TrainProgress *p, double step_seconds, int64_t step_tokens) {
-    const TrainPlan *plan = &l->t.plan;
+static void report_progress(Loop *l, tane_progress *p, double step_seconds, int64_t step_tokens) {
+    const tane_plan *plan = &l->t.plan;
     /* A slow average, so that the estimate does not jump. */
     double weight = l->seconds_per_step == 0 ? 1.0 : 0.05;
     l->seconds_per_step += weight * (step_seconds - l->seconds_per_step);
@@ -259,7 +259,7 @@ static void report_progress(Loop *l, TrainProgress *p, double step_seconds, int6
 }
 
 /* A line of metrics: the loss of all tokens since the last one. */
-static Status log_line(Loop *l, const TrainProgress *p) {
+static Status log_line(Loop *l, const tane_progress *p) {
     double now = clock_seconds(), seconds = now - l->log_time;
     int64_t tokens = l->process_tokens - l->log_tokens;
     l->last_loss = l->loss_targets > 0 ? l->loss_sum / l->loss_targets : NAN;
@@ -299,7 +299,7 @@ static bool is_better(const Loop *l, double value) {
 
 static Status evaluate(Loop *l, bool *best) {
     const TrainOptions *o = l->t.o;
-    TrainEvaluation e = {.step = l->step, .loss = NAN, .exact_match = NAN};
+    tane_evaluation e = {.step = l->step, .loss = NAN, .exact_match = NAN};
     if (l->t.eval) TRY_RETURN(eval_loss(l, &e.loss));
     if (o->eval_exact_match_files.n) TRY_RETURN(trainer_exact_match(&l->t, &e.exact_match));
     double value = !strcmp(o->metric_for_best_model, "eval_loss") ? e.loss : !strcmp(o->metric_for_best_model, "train_loss") ? l->last_loss : e.exact_match;
@@ -331,7 +331,7 @@ static Status evaluate(Loop *l, bool *best) {
 static void on_removed(void *user, int64_t step) {
     Loop *l = user;
     if (run_checkpoint_removed(l->runs, l->run_id, step) != TANE_OK)
-        trainer_message(&l->t, MESSAGE_WARNING, "%s", err_message());
+        trainer_message(&l->t, TANE_WARNING, "%s", err_message());
 }
 
 static Status save(Loop *l, bool best) {
@@ -363,7 +363,7 @@ static bool due(const char *strategy, int64_t every, const Loop *l) {
 static Status loop(Loop *l) {
     const TrainOptions *o = l->t.o;
     int64_t total = l->t.plan.total_steps, eval_every = o->eval_steps ? o->eval_steps : o->logging_steps;
-    TrainProgress progress = {.best = l->best};
+    tane_progress progress = {.best = l->best};
     while (l->step < total && !l->stop_early && !l->target_reached) {
         double begin = clock_seconds();
         int64_t tokens = l->process_tokens;
@@ -385,28 +385,28 @@ static Status loop(Loop *l) {
     return TANE_OK;
 }
 
-static void fill_result(const Loop *l, TrainResult *r) {
+static void fill_result(const Loop *l, tane_run_result *r) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    *r = (TrainResult){.step = l->step, .train_loss = l->last_loss, .eval_loss = l->last_eval, .exact_match = l->last_match,
+    *r = (tane_run_result){.step = l->step, .train_loss = l->last_loss, .eval_loss = l->last_eval, .exact_match = l->last_match,
                        .seconds = clock_seconds() - l->start, .peak_memory = (size_t)usage.ru_maxrss * 1024};
     r->tokens_per_second = r->seconds > 0 ? (double)l->process_tokens / r->seconds : 0;
     r->limit_share = limit_share(l, r->tokens_per_second);
     memcpy(r->folder, l->folder, sizeof r->folder);
 }
 
-Status train_run(OptionSet *set, const char *recipe_path, const TrainCallbacks *callbacks, TrainResult *result) {
-    static const TrainCallbacks silent;
+Status train_run(OptionSet *set, const char *recipe_path, const tane_run_callbacks *callbacks, tane_run_result *result) {
+    static const tane_run_callbacks silent;
     Status st = TANE_OK;
     Loop l = {.best = NAN, .best_step = -1, .last_saved = -1, .last_loss = NAN, .last_eval = NAN, .last_match = NAN};
-    *result = (TrainResult){0};
+    *result = (tane_run_result){0};
     TRY_RETURN(trainer_prepare(&l.t, set, recipe_path, callbacks ? callbacks : &silent));
     TRY(trainer_allocate(&l.t));
     TRY(start(&l));
     if (l.t.cb->plan) l.t.cb->plan(l.t.cb->user, &l.t.plan);
     l.start = l.log_time = clock_seconds();
     if (l.step >= l.t.plan.total_steps)
-        trainer_message(&l.t, MESSAGE_INFO, "step %" PRId64 " of %" PRId64 ": this run is complete", l.step, l.t.plan.total_steps);
+        trainer_message(&l.t, TANE_INFO, "step %" PRId64 " of %" PRId64 ": this run is complete", l.step, l.t.plan.total_steps);
     TRY(loop(&l));
     fill_result(&l, result);
 out:;
@@ -422,8 +422,8 @@ out:;
     return st == TANE_OK ? TANE_OK : err_restore(&error);
 }
 
-Status train_plan(OptionSet *set, const char *recipe_path, TrainPlan *plan) {
-    static const TrainCallbacks silent;
+Status train_plan(OptionSet *set, const char *recipe_path, tane_plan *plan) {
+    static const tane_run_callbacks silent;
     Trainer t;
     TRY_RETURN(trainer_prepare(&t, set, recipe_path, &silent));
     *plan = t.plan;

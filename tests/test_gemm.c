@@ -329,6 +329,29 @@ static void test_backend_names(void **state) {
     if (gemm_amx.supports(DTYPE_BF16)) assert_string_equal(gemm_backend(DTYPE_BF16), "amx-bf16");
 }
 
+/* The loss and attention plan their scratch for the largest product and then run smaller ones, in n and k too. */
+static void test_scratch_serves_smaller_products(void **state) {
+    (void)state;
+    Gemm most[] = {
+        {.m = 32, .n = 256, .k = 2048, .out_type = DTYPE_F32, .trans_a = true},    /* dw of the loss: k = rows with a label */
+        {.m = 32, .n = 4096, .k = 1024, .out_type = DTYPE_F32, .trans_a = true},
+        {.m = 50304, .n = 768, .k = 640, .out_type = DTYPE_F32, .trans_a = true},
+        {.m = 128, .n = 256, .k = 4096, .out_type = DTYPE_BF16},                   /* attention: k = keys seen */
+        {.m = 128, .n = 4096, .k = 64, .out_type = DTYPE_F32, .trans_b = true},    /* n = keys seen */
+        {.m = 4096, .n = 128, .k = 128, .out_type = DTYPE_F32, .trans_a = true},
+    };
+    for (size_t i = 0; i < sizeof most / sizeof *most; i++)
+        for (int threads = 1; threads <= 64; threads *= 4) {
+            Gemm g = most[i];
+            g.type = DTYPE_BF16;
+            g.lda = g.ldb = g.ldc = 50304;
+            size_t planned = gemm_scratch(&g, threads);
+            for (Gemm s = g; s.k > 0; s.k -= s.k < 64 ? 1 : 31) assert_true(gemm_scratch(&s, threads) <= planned);
+            for (Gemm s = g; s.n > 0; s.n -= s.n < 64 ? 1 : 31) assert_true(gemm_scratch(&s, threads) <= planned);
+            for (Gemm s = g; s.m > 0; s.m -= s.m < 64 ? 1 : 31) assert_true(gemm_scratch(&s, threads) <= planned);
+        }
+}
+
 static int shut_down(void **state) {
     (void)state;
     gemm_shutdown();
@@ -341,7 +364,7 @@ int main(void) {
         cmocka_unit_test(test_random_shapes),        cmocka_unit_test(test_real_shapes),
         cmocka_unit_test(test_row_invariance),       cmocka_unit_test(test_inside_a_parallel_region),
         cmocka_unit_test(test_many_shapes),          cmocka_unit_test(test_scratch_grows_with_m),
-        cmocka_unit_test(test_wrong_arguments),
+        cmocka_unit_test(test_wrong_arguments),      cmocka_unit_test(test_scratch_serves_smaller_products),
     };
     return cmocka_run_group_tests(tests, NULL, shut_down);
 }

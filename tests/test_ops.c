@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "device/gemm.h"
 #include "format/safetensors.h"
 #include "rig.h"
 
@@ -511,42 +510,21 @@ static void loss_with_few_labels_stays_in_its_memory(void **state) {
         }
 }
 
-/* The loss and attention plan their scratch for the largest product and then run smaller ones, in n and k too. */
-static void scratch_for_a_product_serves_all_smaller_ones(void **state) {
-    (void)state;
-    Gemm most[] = {
-        {.m = 32, .n = 256, .k = 2048, .out_type = DTYPE_F32, .trans_a = true},    /* dw of the loss: k = rows with a label */
-        {.m = 32, .n = 4096, .k = 1024, .out_type = DTYPE_F32, .trans_a = true},
-        {.m = 50304, .n = 768, .k = 640, .out_type = DTYPE_F32, .trans_a = true},
-        {.m = 128, .n = 256, .k = 4096, .out_type = DTYPE_BF16},                   /* attention: k = keys seen */
-        {.m = 128, .n = 4096, .k = 64, .out_type = DTYPE_F32, .trans_b = true},    /* n = keys seen */
-        {.m = 4096, .n = 128, .k = 128, .out_type = DTYPE_F32, .trans_a = true},
-    };
-    for (size_t i = 0; i < sizeof most / sizeof *most; i++)
-        for (int threads = 1; threads <= 64; threads *= 4) {
-            Gemm g = most[i];
-            g.type = DTYPE_BF16;
-            g.lda = g.ldb = g.ldc = 50304;
-            size_t planned = gemm_scratch(&g, threads);
-            for (Gemm s = g; s.k > 0; s.k -= s.k < 64 ? 1 : 31) assert_true(gemm_scratch(&s, threads) <= planned);
-            for (Gemm s = g; s.n > 0; s.n -= s.n < 64 ? 1 : 31) assert_true(gemm_scratch(&s, threads) <= planned);
-            for (Gemm s = g; s.m > 0; s.m -= s.m < 64 ? 1 : 31) assert_true(gemm_scratch(&s, threads) <= planned);
-        }
-}
-
 static void hits_are_the_first_of_equal_maxima(void **state) {
     (void)state;
-    /* logits of row i are row i of x: w is the unit matrix */
-    static const float x[5][4] = {{1, 3, 3, 0}, {1, 3, 3, 0}, {2, 2, 2, 2}, {-1, -2, -3, -4}, {0, 0, 0, 9}};
-    static const int32_t labels[5] = {1, 2, 0, 3, -100}, hit[5] = {1, 0, 1, 0, 0};
-    Loss l = loss_new(5, 4, 4, DTYPE_F32, false);
+    /* logits of row i are twice row i of x; one overflows, and infinity is no hit */
+    enum { ROWS = 6 };
+    static const float x[ROWS][4] = {{1, 3, 3, 0}, {1, 3, 3, 0}, {2, 2, 2, 2}, {-1, -2, -3, -4}, {0, 0, 0, 9}, {0, 3e38f, 0, 0}};
+    static const int32_t labels[ROWS] = {1, 2, 0, 3, -100, 1}, hit[ROWS] = {1, 0, 1, 0, 0, 0};
+    Loss l = loss_new(ROWS, 4, 4, DTYPE_F32, false);
     memcpy(l.x, x, sizeof x);
     memcpy(l.labels, labels, sizeof labels);
-    for (int i = 0; i < 16; i++) l.w[i] = i % 5 == 0;
+    for (int i = 0; i < 16; i++) l.w[i] = i % 5 == 0 ? 2 : 0;
     loss_record(&l, 0);
     rig_run(&l.rig, &(TapeRun){0});
     const float *got = rig_values(&l.rig, "hits");
-    for (int i = 0; i < 5; i++) assert_int_equal((int)got[i], hit[i]);
+    for (int i = 0; i < ROWS; i++) assert_int_equal((int)got[i], hit[i]);
+    assert_true(isnan(rig_values(&l.rig, "losses")[5]));
     rig_free(&l.rig);
 }
 
@@ -600,6 +578,8 @@ static void nan_and_infinity_show_in_the_loss(void **state) {
                 loss_record(&l, 0);
                 rig_run(&l.rig, &(TapeRun){.grad_scale = 1});
                 const float *losses = rig_values(&l.rig, "losses"), *dw = rig_input(&l.rig, "w")->grad;
+                const float *hits = rig_values(&l.rig, "hits");
+                for (int k = 0; k < 3; k++) assert_true(isfinite(losses[k]) || hits[k] == 0);
                 bool any = false, grad = false;
                 for (int k = 0; k < 3; k++) any |= !isfinite(losses[k]);
                 for (int k = 0; k < 15; k++) grad |= !isfinite(dw[k]);
@@ -654,7 +634,6 @@ int main(void) {
         TEST(dropout_of_nothing_records_nothing),
         TEST(loss_in_chunks),
         TEST(loss_with_few_labels_stays_in_its_memory),
-        TEST(scratch_for_a_product_serves_all_smaller_ones),
         TEST(hits_are_the_first_of_equal_maxima),
         TEST(bad_ids_are_errors),
         TEST(nan_and_infinity_show_in_the_loss),

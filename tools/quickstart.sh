@@ -110,9 +110,9 @@ fi
 head -n 3 "$data" | sed 's/^/    /' >&2
 
 step "2/7 Tokenizer" \
-    "A model works on numbers, not on text: a vocabulary of 35 pieces is learned from the data."
+    "A model works on numbers, not on text: a vocabulary of 35 pieces is learned from a sample of the data."
 if ! finished tokenizer; then
-    run "$tane" tokenizer train --input "$data" --vocab-size 35 --out "$tokenizer"
+    run "$tane" tokenizer train --input "$data" --sample 20000 --vocab-size 35 --out "$tokenizer"
     finish tokenizer
 fi
 run "$tane" tokenizer encode "$tokenizer.model" --pieces '12+(-34)=-22' >&2

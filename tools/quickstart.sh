@@ -12,7 +12,9 @@ case $tane in
 */*) ;;
 *) tane=./$tane ;;
 esac
-data=runs/data/math.jsonl
+add=runs/data/add.jsonl
+mul=runs/data/mul.jsonl
+div=runs/data/div.jsonl
 tokenizer=runs/data/math_tokenizer
 wrong=runs/data/wrong.jsonl
 before=runs/data/before.json
@@ -102,23 +104,26 @@ train() {
 }
 
 step "1/7 Data" \
-    "Every problem with two numbers from -99 to 99, one a line: a question and its answer."
+    "Every problem with two numbers from -99 to 99, one a line: a question and its answer. Three files, so that the" \
+    "harder kinds can come more often in training."
 if ! finished data; then
-    run "$tane" data arithmetic --digits 2 --negative --ops + - '*' / --out "$data"
+    run "$tane" data arithmetic --digits 2 --negative --ops + - --out "$add"
+    run "$tane" data arithmetic --digits 2 --negative --ops '*' --out "$mul"
+    run "$tane" data arithmetic --digits 2 --negative --ops / --out "$div"
     finish data
 fi
-head -n 3 "$data" | sed 's/^/    /' >&2
+head -q -n 1 "$add" "$mul" "$div" | sed 's/^/    /' >&2
 
 step "2/7 Tokenizer" \
-    "A model works on numbers, not on text: a vocabulary of 35 pieces is learned from a sample of the data."
+    "A model works on numbers, not on text: each character of the data gets one."
 if ! finished tokenizer; then
-    run "$tane" tokenizer train --input "$data" --sample 20000 --vocab-size 35 --out "$tokenizer"
+    run "$tane" tokenizer train --input "$add" "$mul" "$div" --model-type char --vocab-size 35 --out "$tokenizer"
     finish tokenizer
 fi
 run "$tane" tokenizer encode "$tokenizer.model" --pieces '12+(-34)=-22' >&2
 
 step "3/7 Training" \
-    "A GPT-2 in small learns to continue each question with its answer. The loss says how surprised it is by the right" \
+    "A Llama in small learns to continue each question with its answer. The loss says how surprised it is by the right" \
     "answer: it starts at about 3 and should end near 0. Ctrl-C saves; \`make quickstart\` then goes on."
 if ! finished train; then
     train recipes/math/quickstart.yaml runs/quickstart >/dev/null
@@ -128,10 +133,10 @@ fi
 step "4/7 Evaluation" \
     "The model answers every problem. An answer counts when it is right to the last character; the wrong ones are kept."
 if ! finished eval; then
-    run_into "$before" "$tane" eval runs/quickstart/best --data "$data" --extract "$wrong" --json
+    run_into "$before" "$tane" eval runs/quickstart/best --data "$add" "$mul" "$div" --extract "$wrong" --json
     finish eval
 fi
-say "  $(wc -l <"$wrong" | tr -d ' ') wrong answers of $(wc -l <"$data" | tr -d ' '). Some of them:"
+say "  $(wc -l <"$wrong" | tr -d ' ') wrong answers of $(cat "$add" "$mul" "$div" | wc -l | tr -d ' '). Some of them:"
 head -n 3 "$wrong" | sed 's/^/    /' >&2
 
 if [ -s "$wrong" ]; then
@@ -149,8 +154,8 @@ fi
 
 step "6/7 Evaluation, once more" \
     "The same problems; \"before\" is step 4. Each line is an operator and the digits of the longer number."
-show "$tane" eval "$model" --data "$data" --compare "$before" --at-least "$enough"
-"$tane" eval "$model" --data "$data" --compare "$before" --at-least "$enough" || {
+show "$tane" eval "$model" --data "$add" "$mul" "$div" --compare "$before" --at-least "$enough"
+"$tane" eval "$model" --data "$add" "$mul" "$div" --compare "$before" --at-least "$enough" || {
     say ""
     say "quickstart: the model answers too few problems right (see above). If the recipe is as it came, this is a defect"
     say "of tane: please report it with runs/quickstart/metrics.jsonl and the output of \`$tane doctor\`."

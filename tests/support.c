@@ -93,6 +93,15 @@ char *test_read(const char *path, size_t *n) {
     return text;
 }
 
+/* ---- tiers ------------------------------------------------------------------------------------------------------ */
+
+static bool long_tier(void) {
+    const char *text = getenv("TANE_TEST_LONG");
+    return text && *text && strcmp(text, "0") != 0;
+}
+int test_rounds(int usual) { return long_tier() ? 20 * usual : usual; }
+size_t test_stride(size_t usual) { return long_tier() ? 1 : usual; }
+
 /* ---- statuses --------------------------------------------------------------------------------------------------- */
 
 void support_assert_ok(Status st, const char *text, const char *file, int line) {

@@ -32,6 +32,11 @@ const char *test_write_bytes(const char *path, const void *bytes, size_t n);
 /* The whole file as text, NULL when it is not there; valid until the end of the test. */
 char *test_read(const char *path, size_t *n);
 
+/* `usual` rounds of a loop; twenty times as many in the long tier (make test-long, make fault). */
+int test_rounds(int usual);
+/* Every how many-th case a loop takes: all of them in the long tier. */
+size_t test_stride(size_t usual);
+
 /* ---- statuses */
 #define assert_ok(expr) support_assert_ok((expr), #expr, __FILE__, __LINE__)
 /* Not TANE_OK, and the message has the substring in it. */

@@ -5,19 +5,16 @@
  */
 #include <math.h>
 #include <omp.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/mem.h"
 #include "base/rng.h"
 #include "device/gemm_backend.h"
+#include "support.h"
 
 typedef struct Matrix {
     int64_t rows, cols, ld;
@@ -194,7 +191,7 @@ static void test_every_flag(void **state) {
 
 static void test_random_shapes(void **state) {
     (void)state;
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < test_rounds(400); i++) {
         int64_t m = 1 + (int64_t)rng_below(&rng, 90), n = 1 + (int64_t)rng_below(&rng, 150);
         int64_t k = 1 + (int64_t)rng_below(&rng, i % 8 ? 200 : 2500);
         int flags = (int)rng_below(&rng, 16) | FLAG_BF16 | (rng_below(&rng, 2) ? FLAG_BF16_OUT : 0);

@@ -303,7 +303,7 @@ static void damaged_lines_get_the_verdict_of_json(void **state) {
     JsonlScratch scratch = {0};
     Rng rng = {.key = 7};
     int refused = 0;
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < test_rounds(20000); i++) {
         char text[sizeof sample];
         memcpy(text, sample, sizeof sample);
         size_t n = sizeof sample - 1;

@@ -202,7 +202,7 @@ static void test_disk_faults(void **state) {
     snprintf(words, sizeof words, "output_dir=%s", test_path("cut"));
     const int errors[] = {ENOSPC, EIO};
     for (int e = 0; e < 2; e++)
-        for (size_t at = 1;; at += 1 + (size_t)e * 4) {
+        for (size_t at = 1;; at += test_stride(1 + (size_t)e * 4)) {
             TestFault fault = {.at = at, .error = errors[e]};
             assert_ok(dir_remove(test_path("cut")));
             assert_true(child(&job, words, &fault));

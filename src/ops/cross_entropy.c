@@ -15,6 +15,7 @@
 enum { X, W, LABELS };
 enum { LOSSES, HITS };
 enum { SAVED_DX, SAVED_ROWS };
+enum { PART = 1024 }; /* terms of a sum in fp32 */
 
 /* The logits of a chunk take at most this much. */
 static const size_t CHUNK_BYTES = (size_t)128 << 20;
@@ -89,13 +90,18 @@ static Status plan(Node *node) {
 /* One row of logits: its loss, whether the arg max is right, and (want_grad) dlogits in the row's own place. */
 static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothing, bool want_grad, float scale, DType type,
                       int32_t *hit) {
-    float top = -INFINITY, total = 0, sum_z = 0;
-    bool nan = false;
+    float top = -INFINITY;
+    double total = 0, sum_z = 0; /* of parts in fp32: as exact for 250,000 classes as for 1000 */
 #pragma omp simd reduction(max : top)
     for (int64_t i = 0; i < v; i++) top = z[i] > top ? z[i] : top;
-#pragma omp simd reduction(+ : sum_z)
-    for (int64_t i = 0; i < v; i++) sum_z += z[i];
-    nan = sum_z != sum_z || top == INFINITY;
+    for (int64_t from = 0; from < v; from += PART) {
+        int64_t to = v - from < PART ? v : from + PART;
+        float part = 0;
+#pragma omp simd reduction(+ : part)
+        for (int64_t i = from; i < to; i++) part += z[i];
+        sum_z += (double)part;
+    }
+    bool nan = sum_z != sum_z || top == INFINITY;
     float at_label = z[label];
     if (hit) {
         /* The first of equal maxima counts, as arg max has it. */
@@ -103,16 +109,21 @@ static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothi
         while (first < label && z[first] != top) first++;
         *hit = !nan && at_label == top && first == label;
     }
-#pragma omp simd reduction(+ : total)
-    for (int64_t i = 0; i < v; i++) {
-        z[i] = exp_f32(z[i] - top); /* the logits are not needed any more */
-        total += z[i];
+    for (int64_t from = 0; from < v; from += PART) {
+        int64_t to = v - from < PART ? v : from + PART;
+        float part = 0;
+#pragma omp simd reduction(+ : part)
+        for (int64_t i = from; i < to; i++) {
+            z[i] = exp_f32(z[i] - top); /* the logits are not needed any more */
+            part += z[i];
+        }
+        total += (double)part;
     }
-    float log_total = logf(total) + top, loss = (1.0f - smoothing) * (log_total - at_label);
-    if (smoothing > 0.0f) loss += smoothing * (log_total - sum_z / (float)v);
+    float log_total = logf((float)total) + top, loss = (1.0f - smoothing) * (log_total - at_label);
+    if (smoothing > 0.0f) loss += smoothing * (log_total - (float)(sum_z / (double)v));
     if (nan) loss = NAN;
     if (!want_grad) return loss;
-    float inverse = scale / total, uniform = scale * smoothing / (float)v;
+    float inverse = scale / (float)total, uniform = scale * smoothing / (float)v;
 #pragma omp simd
     for (int64_t i = 0; i < v; i++) z[i] = z[i] * inverse - uniform;
     z[label] -= scale * (1.0f - smoothing);

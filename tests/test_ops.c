@@ -622,6 +622,99 @@ static void loss_without_gradients_takes_less_memory(void **state) {
     assert_true(bytes[0] + 63 * 128 * sizeof(float) <= bytes[1]); /* but for some alignment */
 }
 
+/* ------------------------------------------------------------------------------- generation and the update */
+
+static void logits_are_those_of_the_chosen_tokens(void **state) {
+    (void)state;
+    enum { ROWS = 3, LEN = 4, WIDTH = 19, CLASSES = 37 };
+    for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        Rig r;
+        rig_new(&r, ops_cpu(), (DType)dtype, false);
+        float *x = rig_normal(&r, ROWS * LEN * WIDTH, 1), *w = rig_normal(&r, CLASSES * WIDTH, 1), want[ROWS * CLASSES];
+        for (int i = 0; i < ROWS * LEN * WIDTH; i++) x[i] = bf16_to_f32(f32_to_bf16(x[i]));
+        for (int i = 0; i < CLASSES * WIDTH; i++) w[i] = bf16_to_f32(f32_to_bf16(w[i]));
+        static const int32_t at[ROWS] = {3, 0, 2};
+        for (int b = 0; b < ROWS; b++)
+            for (int v = 0; v < CLASSES; v++) {
+                double sum = 0;
+                for (int e = 0; e < WIDTH; e++) sum += (double)x[(b * LEN + at[b]) * WIDTH + e] * (double)w[v * WIDTH + e];
+                want[b * CLASSES + v] = (float)sum;
+            }
+        Tensor *in = rig_activation(&r, "x", ROWS, LEN, WIDTH, x);
+        Tensor *head = rig_param(&r, "w", 2, (int64_t[]){CLASSES, WIDTH}, w, false), *which = rig_ints(&r, "at", 1, (int64_t[]){ROWS}, at);
+        rig_output(&r, "y", op_logits(r.tape, in, head, which), NULL);
+        rig_ready(&r);
+        rig_run(&r, &(TapeRun){0});
+        /* exact products, fp32 sums of 19: also in bf16, since the logits are fp32 */
+        assert_true(rig_distance(rig_values(&r, "y"), want, ROWS * CLASSES) <= 2e-6 * rig_scale(want, ROWS * CLASSES));
+        ((int32_t *)which->data)[1] = LEN;
+        assert_error(rig_try(&r, &(TapeRun){0}), TANE_EINVAL, "token 4 of row 1 is outside 0..3");
+        rig_free(&r);
+    }
+}
+
+/* Steps of AdamW over two segments against double precision; with a gradient that is not finite nothing moves. */
+static void adamw_follows_its_formula(void **state) {
+    (void)state;
+    enum { N = 12345, STEPS = 5, FIRST = 10000 };
+    static const AdamSegment segments[] = {{0, FIRST, 0.1f, 1}, {FIRST, N, 0, 0.5f}};
+    const double lr = 1e-2, b1 = 0.9, b2 = 0.95, eps = 1e-8, most = 1.0;
+    for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        Rig r;
+        rig_new(&r, ops_cpu(), (DType)dtype, false);
+        const int64_t n[] = {N};
+        Tensor *x[4], *hyper = rig_floats(&r, "hyper", 1, (int64_t[]){ADAM_HYPER}, (float[ADAM_HYPER]){0});
+        float *start = rig_normal(&r, N, 1), *zero = rig_array(&r, N);
+        for (int i = 0; i < 4; i++) x[i] = rig_floats(&r, "array", 1, n, i == 0 ? start : zero);
+        Tensor *weights = rig_buffer(&r, "weights", 1, n), *norm = op_grad_norm(r.tape, x[3]);
+        op_adamw(r.tape, x[0], x[1], x[2], x[3], norm, hyper, dtype == DTYPE_BF16 ? weights : NULL, segments, 2);
+        rig_output(&r, "norm", norm, NULL);
+        rig_ready(&r);
+        double *w, *m, *v;
+        assert_ok(MEM_NEW_ARRAY(&w, N));
+        assert_ok(MEM_NEW_ARRAY(&m, N));
+        assert_ok(MEM_NEW_ARRAY(&v, N));
+        for (int i = 0; i < N; i++) w[i] = (double)start[i];
+        float *g = x[3]->data, *h = hyper->data, *master = x[0]->data;
+        for (int step = 1; step <= STEPS; step++) {
+            double square = 0;
+            for (int i = 0; i < N; i++) {
+                g[i] = rng_normal(&rig_rng) * (step == 2 ? 1e-4f : 1); /* clipped, and not */
+                square += (double)g[i] * (double)g[i];
+            }
+            float set[ADAM_HYPER] = {(float)lr, (float)b1, (float)b2, (float)eps, (float)most, (float)(1 - pow(b1, step)),
+                                     (float)(1 - pow(b2, step))};
+            memcpy(h, set, sizeof set);
+            rig_run(&r, &(TapeRun){0});
+            assert_true(fabs((double)rig_values(&r, "norm")[0] - sqrt(square)) < 1e-6 * sqrt(square));
+            double scale = fmin(1, most / (sqrt(square) + 1e-6));
+            for (int i = 0; i < N; i++) {
+                const AdamSegment *s = &segments[i >= FIRST];
+                double gi = (double)g[i] * scale, rate = lr * (double)s->lr_scale;
+                m[i] = b1 * m[i] + (1 - b1) * gi;
+                v[i] = b2 * v[i] + (1 - b2) * gi * gi;
+                w[i] -= rate * (double)s->weight_decay * w[i];
+                w[i] -= rate * (m[i] / (1 - pow(b1, step))) / (sqrt(v[i] / (1 - pow(b2, step))) + eps);
+                assert_true(fabs((double)master[i] - w[i]) < 2e-6);
+                if (dtype == DTYPE_BF16) assert_int_equal(((uint16_t *)weights->data)[i], f32_to_bf16(master[i]));
+            }
+        }
+        for (int bad = 0; bad < 2; bad++) {
+            float before[8];
+            memcpy(before, master + N - 8, sizeof before);
+            g[77] = bad ? INFINITY : NAN;
+            rig_run(&r, &(TapeRun){0});
+            assert_false(isfinite(rig_values(&r, "norm")[0]));
+            assert_memory_equal(before, master + N - 8, sizeof before);
+            assert_true(isfinite(((float *)x[1]->data)[77]) && isfinite(((float *)x[2]->data)[77]));
+        }
+        mem_free(w);
+        mem_free(m);
+        mem_free(v);
+        rig_free(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(golden_base),
@@ -639,6 +732,8 @@ int main(void) {
         TEST(nan_and_infinity_show_in_the_loss),
         TEST(a_scale_of_zero_gives_zero_gradients),
         TEST(loss_without_gradients_takes_less_memory),
+        TEST(logits_are_those_of_the_chosen_tokens),
+        TEST(adamw_follows_its_formula),
     };
     return cmocka_run_group_tests(tests, open_golden, close_golden);
 }

@@ -18,12 +18,13 @@
 enum { MAX_RECIPE_BYTES = 1 << 20, MAX_NESTING = 8, MAX_GROUPS = 256, HELP_COLUMN = 32, HELP_WIDTH = 80 };
 static const size_t NONE = SIZE_MAX;
 
+/* The list is the largest and comes first: `(Value){0}` is only sure to clear the first member. */
 typedef union Value {
+    StringList list;
     bool flag;
     int64_t integer;
     double number;
     const char *text;
-    StringList list;
 } Value;
 
 /* ---- rows ---- */

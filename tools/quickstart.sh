@@ -54,7 +54,7 @@ show() {
 
 failed() {
     say ""
-    say "quickstart: this step failed; what it said stands above. \`make quickstart\` goes on from here."
+    say "quickstart: this step did not finish; what it said stands above. \`make quickstart\` goes on from here."
     exit 1
 }
 
@@ -163,10 +163,10 @@ show "$tane" eval "$model" --data "$add" "$mul" "$div" --compare "$before" --at-
 }
 
 step "7/7 Questions" "Ask it something."
-for question in '12+(-34)=' '7*8=' '-99-99=' '96/(-12)=' '-45*67='; do
-    printf '    %s%s\n' "$question" "$("$tane" generate "$model" --prompt "$question" --temperature 0)"
+show "$tane" generate "$model" --prompt '12+(-34)=' --temperature 0
+for question in '12+(-34)=' '-99-99=' '7*8=' '-45*67=' '96/(-12)='; do
+    "$tane" generate "$model" --prompt "$question" --temperature 0 | sed 's/^/    /' || failed
 done
-say "  by: $tane generate $model --prompt '7*8=' --temperature 0"
 
 rm -f "$progress"
 cat >&2 <<END

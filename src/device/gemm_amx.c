@@ -4,15 +4,18 @@
  * 32 x 32 block of C lives in four tiles; a step over 32 values of k loads two tiles of A and two of B and multiplies
  * four times. What it takes to keep that fed (measurements: docs/speed.md):
  *   - One operand must come from L1, as L2 gives about half of the 64 bytes a cycle that both would need. So a block of
- *     A, 32 rows by at most BLOCK_STEPS steps of k, is copied into tile order and meets all panels of B in a row.
- *   - B, packed once by all threads together, comes from L2 with the "streaming" tile load, which leaves L1 to A.
- *   - C is written row by row, in the order of memory, so that the prefetchers know what comes next.
- *   - What isn't multiplying hides behind multiplying: each step also writes two rows of the block of C before and
- *     copies a piece of the block of A to come.
+ *     A, 32 rows by at most BLOCK_STEPS steps of k, meets all panels of B in a row before the next one.
+ *   - B, packed by all threads together, comes from L2 with the "streaming" tile load, which leaves L1 to A.
+ *   - A core waits for at most 16 lines from beyond L1 at a time, and B needs most of them; one that comes from memory
+ *     blocks its place for 180 ns. So A is read and C written in the order of memory, where the prefetcher of L2, which
+ *     has places of its own, runs ahead: A is fed into a packed copy, and C is drained from sums kept in L2, a piece of
+ *     each in every step, while the tile unit works.
  *
  * Nest: groups of k (fp32 results only, which add up in C) / blocks of columns of B that fit L2 / panels of 32 rows /
- * blocks of k / panels of 32 columns. Threads divide the rows, or the columns when there are few rows. When M <= 32 and
- * B is stored (N, K) the operands change places, so that B is read as it lies and once.
+ * blocks of k / panels of 32 columns. With a long K only a few panels fit L2, and A would pass too often: then a block of
+ * rows of A stays there (`by_columns`), and the panels of B pass, packed already. Threads divide the rows, or the columns
+ * when there are few rows. When M <= 32 and B is stored (N, K) the operands change places, so that B is read as it lies
+ * and once.
  *
  * The sum over k: within a block of k as the tile unit does it, then block by block; blocks depend on K alone. So a row
  * of C depends only on its row of A and on B. The tile unit flushes denormals (bf16 inputs and fp32 sums) to zero.
@@ -32,14 +35,20 @@
 #define AMX_INLINE AMX static inline __attribute__((always_inline))
 
 enum {
-    TILE = 16,            /* rows of a tile, and columns of fp32 */
-    STEP = 32,            /* values of k in a tile */
-    PANEL = 32,           /* rows of A, or columns of B, worked on at a time */
-    STEP_BYTES = 2048,    /* of a packed panel: two tiles */
-    BLOCK_STEPS = 24,     /* of k at most in a block: 48 KB of A */
-    GROUP_STEPS = 32,     /* of k in a group */
-    B_BYTES = 1536 << 10, /* of B packed at a time, to stay in a 2 MB L2 */
-    FEED_LINES = 4,       /* copied at a time */
+    TILE = 16,              /* rows of a tile, and columns of fp32 */
+    STEP = 32,              /* values of k in a tile */
+    PANEL = 32,             /* rows of A, or columns of B, worked on at a time */
+    STEP_BYTES = 2048,      /* of a packed panel: two tiles */
+    BLOCK_STEPS = 20,       /* of k at most in a block: 40 KB of A */
+    GROUP_STEPS = 32,       /* of k in a group */
+    L2_BYTES = 1 << 20,     /* of the operand that stays in L2, of 2 MB, with sums and a panel of the other */
+    SHARED_BYTES = 8 << 20, /* of an operand that passes, packed by all threads together */
+    FEW_PANELS = 12,        /* in L2: with fewer, rather rows of A stay and columns of B pass */
+    LEAST_PANELS = 4,       /* packed at a time, however long */
+    MOST_PANELS = 64,       /* of columns in a strip */
+    PAGE = 4096,            /* where the prefetcher of L2 stops */
+    WAKE_BYTES = 256,       /* of a page, fetched by us early so that the prefetcher does the rest */
+    REST_STEPS = 2,         /* between two looks at the chores */
 };
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -165,111 +174,126 @@ AMX_INLINE void transpose_8_columns(const uint16_t *src, int64_t ld, void *dst) 
     }
 }
 
-/* Copies a block of A, 32 rows by `steps` steps of k, into tile order, piece by piece while others are multiplied. */
-typedef struct Feed {
-    const uint16_t *src; /* element (0, 0) of the block as stored */
-    int64_t ld;
-    int64_t rows, k;    /* what the matrix has of the block */
-    int64_t steps;
-    int64_t ahead;      /* elements from here to the block after this one: prefetched */
-    int64_t row, step;  /* next piece; columns in eights instead of rows when transposed */
-    bool transposed;
-    bool done;
-    char *dst;
-} Feed;
-
-AMX_INLINE void feed_transposed(Feed *f) {
-    int64_t k = f->k - f->step * STEP, columns = f->rows - f->row;
-    const uint16_t *src = f->src + f->step * STEP * f->ld + f->row;
-    char *dst = f->dst + f->step * STEP_BYTES + f->row * 64;
-    if (k >= STEP && columns >= 8) {
-        transpose_8_columns(src, f->ld, dst);
-    } else {
+/* Step `step` of the panel of A that begins at row m0, A stored (K, M). */
+AMX static void pack_a(const Gemm *g, const uint16_t *a, int64_t m0, int64_t step, char *dst) {
+    int64_t k = min64(STEP, g->k - step * STEP), rows = min64(PANEL, g->m - m0);
+    const uint16_t *src = a + step * STEP * g->lda + m0;
+    for (int64_t i = 0; i < rows; i += 8, src += 8, dst += 8 * 64) {
+        if (k == STEP && rows - i >= 8) {
+            transpose_8_columns(src, g->lda, dst);
+            continue;
+        }
         _Alignas(64) uint16_t piece[STEP * 8];
-        __mmask8 mask = columns >= 8 ? 0xff : (__mmask8)((1u << columns) - 1);
-        for (int64_t i = 0; i < STEP; i++) {
-            __m128i x = i < k ? _mm_maskz_loadu_epi16(mask, src + i * f->ld) : _mm_setzero_si128();
-            _mm_store_si128((__m128i *)(piece + i * 8), x);
+        __mmask8 mask = rows - i >= 8 ? 0xff : (__mmask8)((1u << (rows - i)) - 1);
+        for (int64_t j = 0; j < STEP; j++) {
+            __m128i x = j < k ? _mm_maskz_loadu_epi16(mask, src + j * g->lda) : _mm_setzero_si128();
+            _mm_store_si128((__m128i *)(piece + j * 8), x);
         }
         transpose_8_columns(piece, 8, dst);
     }
-    for (int64_t i = f->row / 8; i < STEP; i += PANEL / 8)
-        _mm_prefetch((const char *)(src - f->row + f->ahead + i * f->ld), _MM_HINT_T1);
-    f->row += 8;
-    if (f->row < f->rows) return;
-    f->row = 0;
-    f->done = ++f->step == f->steps;
 }
 
-AMX_INLINE void feed_rows(Feed *f) {
-    const uint16_t *src = f->src + f->row * f->ld + f->step * STEP;
-    char *dst = f->dst + f->row * 64 + f->step * STEP_BYTES;
-    int64_t to = f->step + FEED_LINES < f->steps ? f->step + FEED_LINES : f->steps;
-    for (; f->step < to; f->step++, src += STEP, dst += STEP_BYTES) {
-        int64_t k = f->k - f->step * STEP;
-        __mmask32 mask = k >= STEP ? ~0u : (1u << k) - 1;
-        _mm512_store_si512(dst, _mm512_maskz_loadu_epi16(mask, src));
-        _mm_prefetch((const char *)(src + f->ahead), _MM_HINT_T1);
+/* ---- Feed: a row-major panel of A on its way into tile order, line by line as it lies in memory ---- */
+
+typedef struct Feed {
+    const uint16_t *src; /* row 0 of the panel */
+    int64_t ld, rows, steps;
+    __mmask32 last; /* columns of the last step */
+    int64_t row, step;
+    char *dst;
+} Feed;
+
+AMX_INLINE void feed_some(Feed *f, int64_t lines) {
+    while (lines > 0 && f->row < f->rows) {
+        int64_t to = f->step + lines < f->steps ? f->step + lines : f->steps;
+        const uint16_t *src = f->src + f->row * f->ld;
+        char *dst = f->dst + f->row * 64;
+        lines -= to - f->step;
+        for (int64_t s = f->step; s < to; s++) {
+            __mmask32 mask = s < f->steps - 1 ? ~0u : f->last;
+            const char *line = (const char *)(src + s * STEP);
+            _mm512_store_si512(dst + s * STEP_BYTES, _mm512_maskz_loadu_epi16(mask, line));
+            if (((uintptr_t)line & (PAGE - 1)) < WAKE_BYTES) _mm_prefetch(line + PAGE, _MM_HINT_T1);
+        }
+        f->step = to == f->steps ? 0 : to;
+        f->row += to == f->steps;
     }
-    if (f->step < f->steps) return;
-    f->step = 0;
-    f->done = ++f->row == f->rows;
 }
 
-AMX_INLINE void feed_some(Feed *f, int64_t pieces) {
-    for (; pieces > 0 && !f->done; pieces--) {
-        if (f->transposed) feed_transposed(f);
-        else feed_rows(f);
-    }
-}
+/* ---- Drain: the sums of a panel of rows on their way to C, row by row ---- */
 
-static int64_t feed_pieces(const Feed *f) {
-    return f->transposed ? f->steps * ceil_div(f->rows, 8) : f->rows * ceil_div(f->steps, FEED_LINES);
-}
-
-/* ---- Results on their way from the tiles to C ---- */
-
-typedef struct Result {
-    _Alignas(64) float sum[PANEL * PANEL];
-    float bias[PANEL];
-    const float *add; /* sums of earlier blocks of k, or C */
-    int64_t add_ld;   /* 0 when add points to zeros */
+typedef struct Drain {
+    const float *sum; /* blocks of 32 x 32, one behind the other */
     void *dst;
-    int64_t ld;
-    int row, rows;    /* rows from..to are still to be written */
-    uint32_t columns; /* a bit for each column that is */
-    bool narrow;      /* dst is bf16 */
-    bool accumulate;  /* ... and is added to */
-} Result;
+    int64_t ld, rows, blocks;
+    const uint16_t *bias; /* NULL: none */
+    __mmask32 last;       /* columns of the last block */
+    bool narrow;          /* C is bf16 */
+    bool add;             /* C += */
+    int64_t row, block;
+} Drain;
 
-AMX_INLINE void result_row(const Result *r, int64_t i) {
-    __mmask16 low = (__mmask16)r->columns, high = (__mmask16)(r->columns >> 16);
-    const float *sum = r->sum + i * PANEL, *add = r->add + i * r->add_ld;
-    __m512 x = _mm512_add_ps(_mm512_load_ps(sum), _mm512_load_ps(r->bias));
-    __m512 y = _mm512_add_ps(_mm512_load_ps(sum + TILE), _mm512_load_ps(r->bias + TILE));
-    x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(low, add));
-    y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(high, add + TILE));
-    if (!r->narrow) {
-        float *dst = (float *)r->dst + i * r->ld;
+AMX_INLINE __m512 widen_low(__m512i x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(x)), 16));
+}
+AMX_INLINE __m512 widen_high(__m512i x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(x, 1)), 16));
+}
+
+/* Any kind of sum, type, bias and width. */
+AMX_INLINE void drain_any(const Drain *d, const float *sum, int64_t at, int64_t block) {
+    __mmask32 mask = block < d->blocks - 1 ? ~0u : d->last;
+    __mmask16 low = (__mmask16)mask, high = (__mmask16)(mask >> 16);
+    __m512 x = _mm512_load_ps(sum), y = _mm512_load_ps(sum + TILE);
+    if (d->bias) {
+        __m512i bias = _mm512_maskz_loadu_epi16(mask, d->bias + block * PANEL);
+        x = _mm512_add_ps(x, widen_low(bias));
+        y = _mm512_add_ps(y, widen_high(bias));
+    }
+    if (d->narrow) {
+        uint16_t *dst = (uint16_t *)d->dst + at;
+        if (d->add) {
+            __m512i old = _mm512_maskz_loadu_epi16(mask, dst);
+            x = _mm512_add_ps(x, widen_low(old));
+            y = _mm512_add_ps(y, widen_high(old));
+        }
+        _mm512_mask_storeu_epi16(dst, mask, (__m512i)_mm512_cvtne2ps_pbh(y, x));
+    } else {
+        float *dst = (float *)d->dst + at;
+        if (d->add) {
+            x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(low, dst));
+            y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(high, dst + TILE));
+        }
         _mm512_mask_storeu_ps(dst, low, x);
         _mm512_mask_storeu_ps(dst + TILE, high, y);
-        return;
     }
-    uint16_t *dst = (uint16_t *)r->dst + i * r->ld;
-    if (r->accumulate) {
-        __m512i old = _mm512_maskz_loadu_epi16(r->columns, dst);
-        __m512i first = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(old));
-        __m512i second = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(old, 1));
-        x = _mm512_add_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(first, 16)));
-        y = _mm512_add_ps(y, _mm512_castsi512_ps(_mm512_slli_epi32(second, 16)));
-    }
-    _mm512_mask_storeu_epi16(dst, r->columns, (__m512i)_mm512_cvtne2ps_pbh(y, x));
 }
 
-AMX_INLINE void result_rows(Result *r, int count) {
-    int to = r->row + count < r->rows ? r->row + count : r->rows;
-    for (int i = r->row; i < to; i++) result_row(r, i);
-    r->row = to;
+/* Whole blocks of the two kinds that training is made of. */
+AMX_INLINE void drain_narrow(const float *sum, uint16_t *dst) {
+    __m512bh x = _mm512_cvtne2ps_pbh(_mm512_load_ps(sum + TILE), _mm512_load_ps(sum));
+    _mm512_storeu_si512(dst, (__m512i)x);
+}
+AMX_INLINE void drain_add(const float *sum, float *dst) {
+    _mm512_storeu_ps(dst, _mm512_add_ps(_mm512_load_ps(sum), _mm512_loadu_ps(dst)));
+    _mm512_storeu_ps(dst + TILE, _mm512_add_ps(_mm512_load_ps(sum + TILE), _mm512_loadu_ps(dst + TILE)));
+}
+
+AMX_INLINE void drain_some(Drain *d, int64_t count) {
+    while (count > 0 && d->row < d->rows) {
+        int64_t to = d->block + count < d->blocks ? d->block + count : d->blocks;
+        int64_t whole = d->last == ~0u || to < d->blocks ? to : to - 1, j = d->block;
+        const float *sum = d->sum + d->row * PANEL;
+        int64_t at = d->row * d->ld;
+        if (d->narrow && !d->add && !d->bias)
+            for (; j < whole; j++) drain_narrow(sum + j * PANEL * PANEL, (uint16_t *)d->dst + at + j * PANEL);
+        else if (!d->narrow && d->add && !d->bias)
+            for (; j < whole; j++) drain_add(sum + j * PANEL * PANEL, (float *)d->dst + at + j * PANEL);
+        for (; j < to; j++) drain_any(d, sum + j * PANEL * PANEL, at + j * PANEL, j);
+        count -= to - d->block;
+        d->block = to == d->blocks ? 0 : to;
+        d->row += to == d->blocks;
+    }
 }
 
 /* ---- The kernel ---- */
@@ -280,46 +304,76 @@ typedef struct TileConfig {
     uint8_t rows[16];
 } TileConfig;
 
-/* Tiles: 0 1 / 2 3 sums, 4 5 of A, 6 7 of B. */
-#define MULTIPLY(a, b)                                                                                                 \
+/* What a thread does while it multiplies. */
+typedef struct Chores {
+    Feed feed;
+    Drain drain;
+    int64_t feed_lines, drain_blocks, add_rows; /* at a time */
+    const float *fresh; /* sums of the block before, to be added to `sum` from `row` on */
+    float *sum;
+    int64_t row;
+} Chores;
+
+AMX_INLINE void add_some(Chores *c, int64_t rows) {
+    int64_t to = c->row + rows < PANEL ? c->row + rows : PANEL;
+    for (int64_t i = c->row; i < to; i++) {
+        float *sum = c->sum + i * PANEL;
+        const float *fresh = c->fresh + i * PANEL;
+        _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), _mm512_load_ps(fresh)));
+        _mm512_store_ps(sum + TILE, _mm512_add_ps(_mm512_load_ps(sum + TILE), _mm512_load_ps(fresh + TILE)));
+    }
+    c->row = to;
+}
+
+AMX_INLINE void do_chores(Chores *c) {
+    add_some(c, c->add_rows);
+    feed_some(&c->feed, c->feed_lines);
+    drain_some(&c->drain, c->drain_blocks);
+}
+
+/* One step. Tiles: 0 1 / 2 3 sums, 4 5 of A, 6 7 of B. The operand that comes from L2 is loaded with `stream`. */
+#define MULTIPLY(load_a, load_b, a, b)                                                                                 \
     do {                                                                                                               \
-        _tile_loadd(4, (a), 64);                                                                                       \
-        _tile_stream_loadd(6, (b), 64);                                                                                \
-        if (tiles_n == 2) _tile_stream_loadd(7, (b) + 1024, 64);                                                       \
-        if (tiles_m == 2) _tile_loadd(5, (a) + 1024, 64);                                                              \
+        load_a(4, (a), 64);                                                                                            \
+        load_b(6, (b), 64);                                                                                            \
+        if (tiles_n == 2) load_b(7, (b) + 1024, 64);                                                                   \
+        if (tiles_m == 2) load_a(5, (a) + 1024, 64);                                                                   \
         _tile_dpbf16ps(0, 4, 6);                                                                                       \
         if (tiles_n == 2) _tile_dpbf16ps(1, 4, 7);                                                                     \
         if (tiles_m == 2) _tile_dpbf16ps(2, 5, 6);                                                                     \
         if (tiles_m == 2 && tiles_n == 2) _tile_dpbf16ps(3, 5, 7);                                                     \
     } while (0)
 
-/* out->sum = a block of A times a panel of B. Meanwhile writes what is left of `before` and advances the feed. */
-AMX_INLINE void multiply_block(const int tiles_m, const int tiles_n, const char *a, const char *b, int64_t steps,
-                               Result *out, Result *before, Feed *feed, int64_t pieces) {
+/* out (32 x 32) = a block of A times a block of B, both packed. */
+AMX_INLINE void multiply_block(const int tiles_m, const int tiles_n, const bool stream_a, const char *a, const char *b,
+                               int64_t steps, float *out, Chores *chores) {
     __asm__ volatile("" ::: "memory"); /* compilers may take tile loads for no reads: packing is before them */
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    int rows = steps >= 16 ? 2 : steps >= 8 ? 4 : 8;
-    for (int64_t s = 0; s < steps; s++, a += STEP_BYTES, b += STEP_BYTES) {
-        MULTIPLY(a, b);
-        result_rows(before, rows);
-        feed_some(feed, pieces);
+    while (steps > 0) {
+        int64_t some = steps < REST_STEPS ? steps : REST_STEPS;
+        for (int64_t s = 0; s < some; s++, a += STEP_BYTES, b += STEP_BYTES) {
+            if (stream_a) MULTIPLY(_tile_stream_loadd, _tile_loadd, a, b);
+            else MULTIPLY(_tile_loadd, _tile_stream_loadd, a, b);
+        }
+        do_chores(chores);
+        steps -= some;
     }
-    result_rows(before, PANEL);
-    _tile_stored(0, out->sum, 128);
-    if (tiles_n == 2) _tile_stored(1, out->sum + TILE, 128);
-    if (tiles_m == 2) _tile_stored(2, out->sum + TILE * PANEL, 128);
-    if (tiles_m == 2 && tiles_n == 2) _tile_stored(3, out->sum + TILE * PANEL + TILE, 128);
+    _tile_stored(0, out, 128);
+    if (tiles_n == 2) _tile_stored(1, out + TILE, 128);
+    if (tiles_m == 2) _tile_stored(2, out + TILE * PANEL, 128);
+    if (tiles_m == 2 && tiles_n == 2) _tile_stored(3, out + TILE * PANEL + TILE, 128);
 }
 
-AMX static void multiply(int tiles_m, int tiles_n, const char *a, const char *b, int64_t steps, Result *out,
-                         Result *before, Feed *feed, int64_t pieces) {
-    if (tiles_m == 2 && tiles_n == 2) multiply_block(2, 2, a, b, steps, out, before, feed, pieces);
-    else if (tiles_m == 2) multiply_block(2, 1, a, b, steps, out, before, feed, pieces);
-    else if (tiles_n == 2) multiply_block(1, 2, a, b, steps, out, before, feed, pieces);
-    else multiply_block(1, 1, a, b, steps, out, before, feed, pieces);
+AMX static void multiply(int64_t rows, int64_t cols, bool stream_a, const char *a, const char *b, int64_t steps,
+                         float *out, Chores *chores) {
+    if (rows > TILE && cols > TILE && stream_a) multiply_block(2, 2, true, a, b, steps, out, chores);
+    else if (rows > TILE && cols > TILE) multiply_block(2, 2, false, a, b, steps, out, chores);
+    else if (rows > TILE) multiply_block(2, 1, stream_a, a, b, steps, out, chores);
+    else if (cols > TILE) multiply_block(1, 2, stream_a, a, b, steps, out, chores);
+    else multiply_block(1, 1, stream_a, a, b, steps, out, chores);
 }
 
 /* ---- Plan: how a product is cut ---- */
@@ -329,24 +383,28 @@ typedef struct Plan {
     const uint16_t *a, *b, *bias;
     void *c;
     bool swapped;    /* g computes the transpose of C */
+    bool by_columns; /* a block of A stays in L2 and panels of B pass, instead of the reverse */
     int64_t steps;   /* of k */
     int64_t block;   /* steps in a block of k */
     int64_t group;   /* steps in a group, a multiple of `block` */
     int64_t panels_m, panels_n;
-    int64_t block_n; /* panels of B packed at a time */
+    int64_t block_n; /* most panels of B packed at a time */
+    int64_t block_m; /* most panels of A packed at a time, by all threads (A stored (K, M)) or by each (by_columns) */
     int threads;
-    uint8_t *packed_b;
-    uint8_t *own; /* `own_bytes` for each thread */
+    uint8_t *packed_a, *packed_b; /* shared */
+    uint8_t *own;                 /* `own_bytes` for each thread */
     size_t own_bytes;
+    int64_t own_panels; /* of these: bytes of packed panels of A */
+    int64_t sums;       /* ... and floats of one of the two strips of sums */
+    size_t bytes;       /* of scratch, all in all */
 } Plan;
 
 /* A thread's part of the scratch memory. */
 typedef struct Worker {
-    Result result[2];
-    float zeros[PANEL];
-    char packed_a[2][BLOCK_STEPS * STEP_BYTES]; /* the block of A at work and the next one */
-    int turn;                                   /* result[turn] is the one to fill next */
-    _Alignas(64) float partial[];               /* sums of a panel of A by a block of B, between blocks of k */
+    _Alignas(64) float fresh[2][PANEL * PANEL];
+    Chores chores;
+    char *panels;  /* packed panels of A, over a group: the one at work and the next, or the block that stays */
+    float *sum[2]; /* sums of a strip, blocks of 32 x 32: being made, and on their way to C */
 } Worker;
 
 /* How K is cut: by K and the type of C alone. */
@@ -354,28 +412,43 @@ static void plan_k(Plan *p) {
     p->steps = ceil_div(p->g.k, STEP);
     p->block = ceil_div(p->steps, ceil_div(p->steps, BLOCK_STEPS));
     p->group = p->g.out_type == DTYPE_F32 ? GROUP_STEPS / p->block * p->block : p->steps;
-    p->group = min64(p->group, ceil_div(p->steps, p->block) * p->block);
+    p->group = min64(p->group, p->steps);
 }
 
-/* Panels of B packed at a time. */
-static int64_t block_n_limit(const Plan *p) { return max64(4, B_BYTES / (p->group * STEP_BYTES)); }
-
-/* A bound for every m up to g->m: with few rows threads take columns, and operands may change places. */
-static void plan_memory(Plan *p, int64_t n, int threads) {
-    int64_t panels = ceil_div(n, PANEL), limit = min64(panels, block_n_limit(p));
-    int64_t packed = min64(max64(threads, 2) * limit, 2 * (panels + threads));
-    p->own_bytes = (sizeof(Worker) + (size_t)limit * PANEL * PANEL * sizeof(float) + 4095) & ~(size_t)4095;
-    p->own = p->packed_b + (size_t)(packed * p->group) * STEP_BYTES;
+/* Lays out the scratch memory, enough for every product that is no larger in m, n and k: all bounds are in bytes and of
+ * the longest group, because with a shorter one more panels are packed at a time. */
+static void plan_memory(Plan *p, const Gemm *g, int threads, uint8_t *memory) {
+    int64_t panels_m = ceil_div(g->m, PANEL), panels_n = ceil_div(g->n, PANEL), steps = ceil_div(g->k, STEP);
+    int64_t panel = (g->out_type == DTYPE_F32 ? min64(steps, GROUP_STEPS) : steps) * STEP_BYTES;
+    p->by_columns = !g->trans_a && L2_BYTES / panel < FEW_PANELS && panels_m > FEW_PANELS;
+    int64_t shared = max64(LEAST_PANELS * panel, p->by_columns ? SHARED_BYTES : L2_BYTES);
+    int64_t stays = p->by_columns ? min64(panels_m * panel, max64(LEAST_PANELS * panel, L2_BYTES)) : 2 * panel;
+    p->sums = min64(max64(panels_n, FEW_PANELS), MOST_PANELS) * PANEL * PANEL;
+    p->own_panels = g->trans_a ? 0 : stays;
+    p->own_bytes = sizeof(Worker) + (size_t)p->own_panels + 2 * (size_t)p->sums * sizeof(float);
+    p->own_bytes = (p->own_bytes + PAGE - 1) & ~(size_t)(PAGE - 1);
+    p->packed_a = memory;
+    p->packed_b = p->packed_a + (g->trans_a ? min64(panels_m * panel, max64(threads * panel, SHARED_BYTES)) : 0);
+    /* Threads that divide columns have buffers of their own; those that divide rows share two. */
+    p->own = p->packed_b + min64(threads * shared, (threads > 1 ? 2 : 1) * (panels_n + threads) * panel);
+    p->bytes = (size_t)(p->own - memory) + (size_t)threads * p->own_bytes;
 }
 
-/* Enough for smaller products too. A shorter k has shorter groups, and then more panels of B are packed at a time: the
- * bound takes the longest group together with the most panels. */
+/* How many panels are packed at a time. */
+static void plan_blocks(Plan *p) {
+    int64_t panel = p->group * STEP_BYTES;
+    p->block_n = max64(LEAST_PANELS, (p->by_columns ? SHARED_BYTES : L2_BYTES) / panel);
+    if (!p->by_columns) p->block_n = min64(p->block_n, MOST_PANELS);
+    p->block_m = 1;
+    if (p->g.trans_a) p->block_m = max64(p->threads, SHARED_BYTES / panel);
+    else if (p->by_columns) p->block_m = max64(LEAST_PANELS, L2_BYTES / panel);
+}
+
 static size_t scratch(const Gemm *g, int threads) {
-    int64_t panels = ceil_div(g->n, PANEL), steps = ceil_div(g->k, STEP), limit = B_BYTES / STEP_BYTES;
-    int64_t group = g->out_type == DTYPE_F32 && steps > BLOCK_STEPS ? GROUP_STEPS : steps;
-    int64_t packed = min64(max64(threads, 2) * min64(panels * group, max64(4 * group, limit)), 2 * (panels + threads) * group);
-    size_t own = (sizeof(Worker) + (size_t)min64(panels, limit) * PANEL * PANEL * sizeof(float) + 4095) & ~(size_t)4095;
-    return (size_t)packed * STEP_BYTES + (size_t)threads * own;
+    Plan p = {.g = *g};
+    plan_k(&p);
+    plan_memory(&p, g, threads, NULL);
+    return p.bytes;
 }
 
 /* Starting the other threads costs some microseconds. */
@@ -386,10 +459,10 @@ static bool worth_threads(const Gemm *g) {
 }
 
 static Plan plan_make(const Gemm *g, const void *a, const void *b, void *c, const void *bias, void *memory) {
-    Plan p = {.g = *g, .a = a, .b = b, .bias = bias, .c = c, .packed_b = memory};
+    Plan p = {.g = *g, .a = a, .b = b, .bias = bias, .c = c};
     plan_k(&p);
     p.threads = omp_get_level() == 0 && worth_threads(g) ? omp_get_max_threads() : 1;
-    plan_memory(&p, g->n, p.threads);
+    plan_memory(&p, g, p.threads, memory);
     p.swapped = g->m <= PANEL && g->trans_b && !g->trans_a;
     if (p.swapped) {
         p.a = b;
@@ -401,6 +474,7 @@ static Plan plan_make(const Gemm *g, const void *a, const void *b, void *c, cons
     }
     p.panels_m = ceil_div(p.g.m, PANEL);
     p.panels_n = ceil_div(p.g.n, PANEL);
+    plan_blocks(&p);
     return p;
 }
 
@@ -420,99 +494,132 @@ static int choose_grid(const Plan *p, int threads) {
 
 /* ---- Work ---- */
 
-/* Makes the feed ready to copy the block of A at this panel and step. */
-static void feed_start(const Plan *p, Feed *f, int64_t panel, int64_t step, int64_t steps, int64_t ahead, char *dst) {
+/* Panels m..m_to of rows by n..n_to of columns over steps k..k_to, by one thread. */
+typedef struct Area {
+    int64_t m, m_to, n, n_to, k, k_to;
+    const char *packed_a; /* from panel m on; NULL: A is row-major and fed */
+    const char *packed_b; /* from panel n on */
+} Area;
+
+static Feed feed_panel(const Plan *p, const Area *area, int64_t panel, char *dst) {
     const Gemm *g = &p->g;
-    int64_t row = panel * PANEL, k = step * STEP;
-    *f = (Feed){.src = p->a + (g->trans_a ? k * g->lda + row : row * g->lda + k), .ld = g->lda,
-                .rows = min64(PANEL, g->m - row), .k = g->k - k, .steps = steps, .ahead = ahead,
-                .transposed = g->trans_a, .dst = dst};
+    int64_t row = panel * PANEL, k = area->k * STEP, rest = g->k - (area->k_to - 1) * STEP;
+    return (Feed){.src = p->a + row * g->lda + k, .ld = g->lda, .rows = min64(PANEL, g->m - row),
+                  .steps = area->k_to - area->k, .last = rest >= STEP ? ~0u : (1u << rest) - 1, .dst = dst};
 }
 
-/* Says where the sums of a block go. The coordinates are those of C as stored. */
-AMX static void direct(const Plan *p, Worker *w, Result *r, int64_t row, int64_t rows, int64_t col, int64_t cols,
-                       float *partial, bool first, bool last) {
+/* Part of an area: one panel of rows by all columns, or one panel of columns by a block of rows. */
+typedef struct Strip {
+    int64_t m, m_to, n, n_to;
+    const char *a, *b; /* from panels m and n on */
+    float *sum;
+} Strip;
+
+static Drain drain_strip(const Plan *p, const Area *area, const Strip *s) {
     const Gemm *g = &p->g;
-    for (int64_t j = 0; j < PANEL; j++) r->bias[j] = p->bias && first && j < cols ? bf16_to_f32(p->bias[col + j]) : 0;
-    r->row = 0;
-    r->rows = (int)rows;
-    r->columns = cols == PANEL ? ~0u : (1u << cols) - 1;
-    r->narrow = g->out_type == DTYPE_BF16 && last;
-    r->accumulate = g->accumulate;
-    bool add;
-    if (g->out_type == DTYPE_F32) {
-        r->dst = (float *)p->c + row * g->ldc + col;
-        r->ld = g->ldc;
-        add = g->accumulate || !first;
-        r->add = r->dst;
-    } else {
-        r->dst = last ? (void *)((uint16_t *)p->c + row * g->ldc + col) : partial;
-        r->ld = last ? g->ldc : PANEL;
-        add = !first;
-        r->add = partial;
+    int64_t row = s->m * PANEL, rows = min64(g->m, s->m_to * PANEL) - row;
+    int64_t col = s->n * PANEL, cols = min64(g->n, s->n_to * PANEL) - col;
+    if (p->swapped) { /* one block, and it has been transposed */
+        int64_t at = row, count = rows;
+        row = col;
+        rows = cols;
+        col = at;
+        cols = count;
     }
-    r->add_ld = g->out_type == DTYPE_F32 ? g->ldc : PANEL;
-    if (!add) {
-        r->add = w->zeros;
-        r->add_ld = 0;
-    }
+    int64_t blocks = ceil_div(cols, PANEL), rest = cols - (blocks - 1) * PANEL;
+    return (Drain){.sum = s->sum, .dst = (char *)p->c + (row * g->ldc + col) * (int64_t)dtype_size(g->out_type),
+                   .ld = g->ldc, .rows = rows, .blocks = blocks, .bias = p->bias && area->k == 0 ? p->bias + col : NULL,
+                   .last = rest == PANEL ? ~0u : (1u << rest) - 1, .narrow = g->out_type == DTYPE_BF16,
+                   .add = g->accumulate || area->k > 0};
 }
 
-/* A block of A (panel pm) by one panel of B. */
-AMX static void multiply_panels(const Plan *p, Worker *w, const char *a, const char *b, int64_t steps, int64_t pm,
-                                int64_t pn, float *partial, bool first, bool last, Feed *feed, int64_t pieces) {
-    Result *r = &w->result[w->turn], *before = &w->result[!w->turn];
-    int64_t row = pm * PANEL, rows = min64(PANEL, p->g.m - row), col = pn * PANEL, cols = min64(PANEL, p->g.n - col);
-    multiply(rows > TILE ? 2 : 1, cols > TILE ? 2 : 1, a, b, steps, r, before, feed, pieces);
-    if (p->swapped) {
-        _Alignas(64) float t[PANEL * PANEL];
-        for (int q = 0; q < 4; q++)
-            transpose16(r->sum + (q / 2 * PANEL + q % 2) * TILE, 128, t + (q % 2 * PANEL + q / 2) * TILE, 128);
-        memcpy(r->sum, t, sizeof t);
-        direct(p, w, r, col, cols, row, rows, partial, first, last);
-    } else {
-        direct(p, w, r, row, rows, col, cols, partial, first, last);
+/* The sums of a strip. The first block of k goes straight to its place, later ones are added to it. */
+AMX static void multiply_strip(const Plan *p, Worker *w, const Area *area, const Strip *s) {
+    Chores *c = &w->chores;
+    int64_t steps = area->k_to - area->k, panel_bytes = steps * STEP_BYTES;
+    int turn = 0;
+    for (int64_t k = 0; k < steps; k += p->block) {
+        float *sum = s->sum;
+        for (int64_t i = s->m; i < s->m_to; i++)
+            for (int64_t j = s->n; j < s->n_to; j++, sum += PANEL * PANEL, turn = !turn) {
+                const char *a = s->a + (i - s->m) * panel_bytes + k * STEP_BYTES;
+                const char *b = s->b + (j - s->n) * panel_bytes + k * STEP_BYTES;
+                float *out = k == 0 ? sum : w->fresh[turn];
+                multiply(p->g.m - i * PANEL, p->g.n - j * PANEL, p->by_columns, a, b, min64(p->block, steps - k), out,
+                         c);
+                add_some(c, PANEL);
+                if (k == 0) continue;
+                c->fresh = out;
+                c->sum = sum;
+                c->row = 0;
+            }
     }
-    w->turn = !w->turn;
+    add_some(c, PANEL);
 }
 
-/* Panels m..m_to by n..n_to over one group of k. `packed` begins with panel n. */
-AMX static void work(const Plan *p, Worker *w, int64_t m, int64_t m_to, int64_t n, int64_t n_to, const uint8_t *packed,
-                     int64_t group) {
-    if (m >= m_to || n >= n_to) return;
-    int64_t group_to = min64(group + p->group, p->steps), count = n_to - n;
-    int64_t blocks = ceil_div(group_to - group, p->block), total = (m_to - m) * blocks;
-    Feed feed;
-    feed_start(p, &feed, m, group, min64(p->block, group_to - group), 0, w->packed_a[0]);
-    feed_some(&feed, INT64_MAX);
-    for (int64_t t = 0; t < total; t++) {
-        int64_t i = m + t / blocks, s = group + t % blocks * p->block, steps = min64(p->block, group_to - s);
-        int64_t pieces = 0;
-        if (t + 1 < total) {
-            int64_t next_s = group + (t + 1) % blocks * p->block, next_steps = min64(p->block, group_to - next_s);
-            int64_t ahead = PANEL * (p->g.trans_a ? 1 : p->g.lda);
-            feed_start(p, &feed, m + (t + 1) / blocks, next_s, next_steps, ahead, w->packed_a[(t + 1) % 2]);
-            pieces = ceil_div(feed_pieces(&feed), count * steps);
+/* Sets how much to do at a time so that all is done by the end of a strip. */
+static void pace_chores(const Plan *p, Chores *c, int64_t multiplies) {
+    int64_t at_a_time = min64(REST_STEPS, p->block);
+    c->feed_lines = ceil_div(c->feed.rows * c->feed.steps * at_a_time, multiplies);
+    c->drain_blocks = ceil_div(c->drain.rows * c->drain.blocks * at_a_time, multiplies);
+    c->add_rows = ceil_div(PANEL, ceil_div(p->block, REST_STEPS));
+}
+
+AMX static void work(const Plan *p, Worker *w, const Area *area) {
+    if (area->m >= area->m_to || area->n >= area->n_to) return;
+    Chores *c = &w->chores;
+    int64_t steps = area->k_to - area->k, panel_bytes = steps * STEP_BYTES;
+    int64_t high = p->by_columns ? p->block_m : 1, wide = p->by_columns ? 1 : area->n_to - area->n;
+    bool fed = !area->packed_a && !p->by_columns;
+    int turn = 0;
+    *c = (Chores){.row = PANEL};
+    if (fed) c->feed = feed_panel(p, area, area->m, w->panels);
+    feed_some(&c->feed, INT64_MAX);
+    for (int64_t i = area->m; i < area->m_to; i += high) {
+        Strip s = {.m = i, .m_to = min64(i + high, area->m_to), .b = area->packed_b};
+        s.a = area->packed_a ? area->packed_a + (i - area->m) * panel_bytes : w->panels;
+        if (fed) s.a += turn * panel_bytes;
+        for (int64_t q = i; p->by_columns && q < s.m_to; q++) {
+            c->feed = feed_panel(p, area, q, w->panels + (q - i) * panel_bytes);
+            feed_some(&c->feed, INT64_MAX);
         }
-        for (int64_t j = 0; j < count; j++) {
-            const char *b = (const char *)packed + (j * (group_to - group) + s - group) * STEP_BYTES;
-            multiply_panels(p, w, w->packed_a[t % 2], b, steps, i, n + j, w->partial + j * PANEL * PANEL, s == 0,
-                            s + steps == p->steps, &feed, pieces);
+        for (s.n = area->n; s.n < area->n_to; s.n += wide, s.b += wide * panel_bytes, turn = !turn) {
+            s.n_to = s.n + wide;
+            s.sum = w->sum[turn];
+            if (fed && i + 1 < area->m_to) c->feed = feed_panel(p, area, i + 1, w->panels + !turn * panel_bytes);
+            pace_chores(p, c, (s.m_to - s.m) * wide * steps);
+            multiply_strip(p, w, area, &s);
+            feed_some(&c->feed, INT64_MAX);
+            drain_some(&c->drain, INT64_MAX);
+            if (p->swapped) {
+                _Alignas(64) float t[PANEL * PANEL];
+                for (int q = 0; q < 4; q++)
+                    transpose16(s.sum + (q / 2 * PANEL + q % 2) * TILE, 128, t + (q % 2 * PANEL + q / 2) * TILE, 128);
+                memcpy(s.sum, t, sizeof t);
+            }
+            c->drain = drain_strip(p, area, &s);
         }
     }
-    result_rows(&w->result[!w->turn], PANEL);
+    drain_some(&c->drain, INT64_MAX);
 }
 
-/* Member `member` of `members` packs its share of the panels n..n_to of B. */
-AMX static void pack_share(const Plan *p, int64_t n, int64_t n_to, int64_t group, int member, int members,
-                           uint8_t *packed) {
-    int64_t steps = min64(p->group, p->steps - group), units = (n_to - n) * steps;
+/* Member `member` of `members` packs its share of the panels of B. */
+AMX static void share_packing_b(const Plan *p, const Area *area, int member, int members, char *dst) {
+    int64_t steps = area->k_to - area->k, units = (area->n_to - area->n) * steps;
     for (int64_t u = units * member / members; u < units * (member + 1) / members; u++)
-        pack_b(&p->g, p->b, (n + u / steps) * PANEL, group + u % steps, (uint16_t *)(packed + u * STEP_BYTES));
+        pack_b(&p->g, p->b, (area->n + u / steps) * PANEL, area->k + u % steps, (uint16_t *)(dst + u * STEP_BYTES));
 }
 
-static void configure_tiles(const Plan *p) __attribute__((target("amx-tile")));
-static void configure_tiles(const Plan *p) {
+/* The same for A stored (K, M), in the order of memory: all columns of 32 rows, then the next. */
+AMX static void share_packing_a(const Plan *p, int64_t m, int64_t m_to, int64_t k, int64_t k_to, int member,
+                                int members, char *dst) {
+    int64_t panels = m_to - m, steps = k_to - k, units = panels * steps;
+    for (int64_t u = units * member / members; u < units * (member + 1) / members; u++)
+        pack_a(&p->g, p->a, (m + u % panels) * PANEL, k + u / panels,
+               dst + (u % panels * steps + u / panels) * STEP_BYTES);
+}
+
+AMX static void configure_tiles(const Plan *p) {
     TileConfig config = {.palette = 1};
     for (int i = 0; i < 8; i++) {
         int64_t rows = i == 2 || i == 3 || i == 5 ? p->g.m - TILE : p->g.m; /* 6 and 7, of B, are always whole */
@@ -522,30 +629,49 @@ static void configure_tiles(const Plan *p) {
     _tile_loadconfig(&config);
 }
 
+/* Not for one thread: it may be inside a parallel region of the caller's. */
+static void wait_for_others(int threads) {
+    if (threads > 1) {
+#pragma omp barrier
+    }
+}
+
+/* Panels m..m_to of all threads over a group of k. */
+AMX static void run_group(const Plan *p, Worker *w, int thread, int threads, int64_t m, int64_t m_to, int64_t k) {
+    int grid_m = choose_grid(p, threads), grid_n = threads / grid_m, at_m = thread / grid_n, at_n = thread % grid_n;
+    int64_t k_to = min64(k + p->group, p->steps), panel_bytes = p->group * STEP_BYTES, rows = m_to - m;
+    int64_t n = p->panels_n * at_n / grid_n, n_to = p->panels_n * (at_n + 1) / grid_n;
+    int64_t most = ceil_div(p->panels_n, grid_n), rounds = ceil_div(most, p->block_n);
+    int64_t block_n = ceil_div(most, rounds); /* the same number of rounds for all, because of the barrier */
+    int64_t first = rows * at_m / grid_m;
+    int buffers = grid_m > 1 ? 2 : 1;
+    if (p->g.trans_a) {
+        wait_for_others(threads); /* for those who still use what was packed before */
+        share_packing_a(p, m, m_to, k, k_to, thread, threads, (char *)p->packed_a);
+    }
+    for (int64_t r = 0; r < rounds; r++) {
+        char *packed = (char *)p->packed_b + (at_n * buffers + r % buffers) * block_n * panel_bytes;
+        Area area = {m + first, m + rows * (at_m + 1) / grid_m, min64(n + r * block_n, n_to), 0, k, k_to, NULL, packed};
+        area.n_to = min64(area.n + block_n, n_to);
+        if (p->g.trans_a) area.packed_a = (char *)p->packed_a + first * (k_to - k) * STEP_BYTES;
+        share_packing_b(p, &area, at_m, grid_m, packed);
+        if (grid_m > 1 || (p->g.trans_a && r == 0)) wait_for_others(threads);
+        work(p, w, &area);
+    }
+    /* The buffer of the last round may be the one of the next group's first. */
+    if (grid_m > 1 && rounds % 2) wait_for_others(threads);
+}
+
 AMX static void run_thread(const Plan *p, int thread, int threads) {
     Worker *w = (Worker *)(p->own + (size_t)thread * p->own_bytes);
-    memset(w->result, 0, sizeof w->result);
-    memset(w->zeros, 0, sizeof w->zeros);
-    w->turn = 0;
+    w->panels = (char *)(w + 1);
+    w->sum[0] = (float *)(w->panels + p->own_panels);
+    w->sum[1] = w->sum[0] + p->sums;
     configure_tiles(p);
-    int grid_m = choose_grid(p, threads), grid_n = threads / grid_m, at_m = thread / grid_n, at_n = thread % grid_n;
-    int64_t m = p->panels_m * at_m / grid_m, m_to = p->panels_m * (at_m + 1) / grid_m;
-    int64_t n = p->panels_n * at_n / grid_n, n_to = p->panels_n * (at_n + 1) / grid_n;
-    int64_t most = ceil_div(p->panels_n, grid_n), rounds = ceil_div(most, block_n_limit(p));
-    int64_t block_n = ceil_div(most, rounds); /* the same number of rounds for all, because of the barrier */
-    size_t block_bytes = (size_t)(block_n * p->group) * STEP_BYTES;
-    int buffers = grid_m > 1 ? 2 : 1, turn = 0;
-    for (int64_t k = 0; k < p->steps; k += p->group)
-        for (int64_t r = 0; r < rounds; r++, turn++) {
-            int64_t from = min64(n + r * block_n, n_to), to = min64(from + block_n, n_to);
-            uint8_t *packed = p->packed_b + block_bytes * (size_t)(at_n * buffers + turn % buffers);
-            pack_share(p, from, to, k, at_m, grid_m, packed);
-            /* Not for one alone: it may be inside a parallel region of the caller's. */
-            if (grid_m > 1) {
-#pragma omp barrier
-            }
-            work(p, w, m, m_to, from, to, packed, k);
-        }
+    int64_t block_m = p->g.trans_a ? p->block_m : p->panels_m;
+    for (int64_t m = 0; m < p->panels_m; m += block_m)
+        for (int64_t k = 0; k < p->steps; k += p->group)
+            run_group(p, w, thread, threads, m, min64(m + block_m, p->panels_m), k);
     _tile_release(); /* oneDNN and the next task switch find the unit unused */
 }
 

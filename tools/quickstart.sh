@@ -165,7 +165,8 @@ show "$tane" eval "$model" --data "$add" "$mul" "$div" --compare "$before" --at-
 step "7/7 Questions" "Ask it something."
 show "$tane" generate "$model" --prompt '12+(-34)=' --temperature 0
 for question in '12+(-34)=' '-99-99=' '7*8=' '-45*67=' '96/(-12)='; do
-    "$tane" generate "$model" --prompt "$question" --temperature 0 | sed 's/^/    /' || failed
+    answer=$("$tane" generate "$model" --prompt "$question" --temperature 0) || failed
+    printf '    %s\n' "$answer"
 done
 
 rm -f "$progress"

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -149,7 +150,16 @@ static Status close_output(Status st) {
                 reason ? ": " : "", reason ? strerror(reason) : "");
 }
 
+/* Threads that wait for each other spin before they sleep. By libgomp's own choice they spin about a millisecond, which
+ * on a machine that has other work to do made training forty times slower (docs/speed.md); a few microseconds serve
+ * as well. It reads its environment before main: hence once more from the start. */
+static void spin_briefly(char **argv) {
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
+    if (setenv("GOMP_SPINCOUNT", "1000", 1) == 0) execv("/proc/self/exe", argv); /* if it fails, as it was */
+}
+
 int main(int argc, char **argv) {
+    spin_briefly(argv);
     signal(SIGPIPE, SIG_IGN);
     open_standard_streams();
     Status st = close_output(run(argc, argv));

@@ -144,11 +144,11 @@ row() {
         }
         BEGIN {
             while ((getline line < ours) > 0) {
-                if (line ~ /"ready"/) our_loss = value(line, "first_loss")
+                if (line ~ /"ready"/) { our_loss = value(line, "first_loss"); ours_parameters = value(line, "parameters") }
                 if (line ~ /"round"/) a[++m] = value(line, "tokens_per_second") + 0
             }
         }
-        /"ready"/ { loss = value($0, "first_loss"); plan = value($0, "planned_mib"); warm = value($0, "warm_up_s") }
+        /"ready"/ { loss = value($0, "first_loss"); plan = value($0, "planned_mib"); warm = value($0, "warm_up_s"); parameters = value($0, "parameters") }
         /"round"/ { b[++n] = value($0, "tokens_per_second") + 0; mib = value($0, "peak_mib"); allocs = value($0, "allocations_per_step") }
         END {
             if (!n || !m) exit
@@ -159,8 +159,10 @@ row() {
             printf "  %-22s %10.1f %21s %8s %8.3f %8s %9.0f %8s %6s %7s\n", label, rate, sprintf("(%.1f..%.1f)", b[1], b[n]),
                 sprintf(per_step / rate < 1 ? "%.1fms" : "%.2fs", per_step / rate < 1 ? per_step / rate * 1e3 : per_step / rate),
                 rate * flops / 1e12, share, mib, planned, allocs, ratio
+            if (parameters != "" && parameters != ours_parameters)
+                printf "    it has %s parameters, tane %s: not the same model\n", parameters, ours_parameters
             if (loss - our_loss > 0.15 || our_loss - loss > 0.15)
-                printf "    its first loss is %s, tane'\''s %s: not the same model or start\n", loss, our_loss
+                printf "    its first loss is %s, tane'\''s %s: not the same start\n", loss, our_loss
             if (label ~ /compile/) printf "    warm-up %s s (not counted)\n", warm
         }' "$work/$1.jsonl"
 }

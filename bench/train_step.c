@@ -71,19 +71,19 @@ static void read_options(Options *o, int argc, char **argv) {
     } numbers[] = {{"layers", &o->layers}, {"width", &o->width}, {"heads", &o->heads}, {"vocab", &o->vocab},
                    {"context", &o->context}, {"rows", &o->rows}, {"length", &o->length}, {"steps", &o->steps},
                    {"rounds", &o->rounds}, {"threads", &o->threads}};
-    enum { NUMBERS = sizeof numbers / sizeof *numbers, ARCH = NUMBERS, DTYPE };
+    enum { NUMBERS = sizeof numbers / sizeof *numbers, FIRST = 256, ARCH = FIRST + NUMBERS, DTYPE };
     struct option known[NUMBERS + 5] = {{"arch", required_argument, NULL, ARCH}, {"dtype", required_argument, NULL, DTYPE},
                                         {"profile", no_argument, &o->profile, 1}, {"serve", no_argument, &o->serve, 1}};
-    for (int i = 0; i < NUMBERS; i++) known[4 + i] = (struct option){numbers[i].name, required_argument, NULL, i};
+    for (int i = 0; i < NUMBERS; i++) known[4 + i] = (struct option){numbers[i].name, required_argument, NULL, FIRST + i};
     for (int which; (which = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (which == '?') usage("unknown option");
-        if (which == 0) continue; /* a flag */
         if (which == ARCH) o->arch = optarg;
         if (which == DTYPE) o->dtype = optarg;
-        if (which >= NUMBERS) continue;
+        if (which < FIRST || which >= FIRST + NUMBERS) continue;
         char *end;
-        *numbers[which].number = strtol(optarg, &end, 10);
-        if (*end || *numbers[which].number < 1) usage("numbers must be whole and above 0");
+        long *number = numbers[which - FIRST].number;
+        *number = strtol(optarg, &end, 10);
+        if (*end || *number < 1) usage("numbers must be whole and above 0");
     }
     if (optind < argc) usage("words without -- mean nothing here");
     if (strcmp(o->dtype, "bf16") && strcmp(o->dtype, "fp32")) usage("--dtype is bf16 or fp32");

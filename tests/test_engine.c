@@ -63,7 +63,8 @@ static void forward_once(const Model *m, const int32_t *ids, int64_t n, float *l
     for (int i = 0; i < n; i++) positions[i] = i;
     memcpy(tokens, ids, (size_t)n * 4);
     assert_ok(tape_new(&t, ops_cpu(), false));
-    Tensor *in_tokens = tape_external(t, "tokens", DTYPE_I32, 2, shape), *in_at = tape_external(t, "at", DTYPE_I32, 1, shape);
+    Tensor *in_tokens = tape_external(t, "tokens", DTYPE_I32, 2, shape);
+    Tensor *in_at = tape_external(t, "at", DTYPE_I32, 1, shape);
     Tensor *in_positions = tape_external(t, "positions", DTYPE_I32, 2, shape);
     in_tokens->data = tokens;
     in_positions->data = positions;
@@ -117,7 +118,8 @@ static void check_against_plain(const char *family, DType dtype, double toleranc
         bool stop = result[i].tokens[result[i].n - 1] % 11 == 3 && result[i].tokens[result[i].n - 1] < 40;
         assert_int_equal(result[i].reason, stop ? ENGINE_STOP : ENGINE_LENGTH);
         if (!stop) assert_int_equal(result[i].n, r->max_new_tokens);
-        for (int64_t t = 0; t + 1 < result[i].n; t++) assert_true(result[i].tokens[t] % 11 != 3 || result[i].tokens[t] > 40);
+        for (int64_t t = 0; t + 1 < result[i].n; t++)
+            assert_true(result[i].tokens[t] % 11 != 3 || result[i].tokens[t] > 40);
         stopped += stop;
         different += i > 0 && result[i].tokens[0] != result[0].tokens[0];
     }
@@ -174,10 +176,13 @@ static void check_company(const char *family, DType dtype) {
 
 static void test_answers_do_not_depend_on_company(void **state) {
     (void)state;
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1); /* the number of threads has its own test */
     check_company("gpt2", DTYPE_F32);
     check_company("gpt2", DTYPE_BF16);
     check_company("llama", DTYPE_F32);
     check_company("llama", DTYPE_BF16);
+    omp_set_num_threads(threads);
 }
 
 static void test_answers_do_not_depend_on_threads(void **state) {
@@ -222,7 +227,8 @@ static void test_the_context_ends(void **state) {
         assert_int_equal(result.reason, ENGINE_LENGTH);
     }
     EngineRequest r = {.prompt = ids, .n_prompt = CONTEXT + 1, .max_new_tokens = 1, .sampling = {.top_p = 1}};
-    assert_error(engine_generate(e, &r, 1, &arena, &result, NULL, NULL), TANE_EINVAL, "49 tokens, but the context is 48");
+    assert_error(engine_generate(e, &r, 1, &arena, &result, NULL, NULL), TANE_EINVAL,
+                 "49 tokens, but the context is 48");
     engine_free(e);
     assert_ok(engine_new(&e, m, 2, 10)); /* a smaller one by choice */
     r.n_prompt = 7;
@@ -303,7 +309,8 @@ static void test_tokens_beyond_the_tokenizer_are_not_chosen(void **state) {
         engine_set_vocab(e, limit);
         assert_ok(engine_generate(e, p.request, 30, &arena, result, NULL, NULL));
         for (int i = 0; i < 30; i++)
-            for (int64_t t = 0; t < result[i].n; t++) largest = result[i].tokens[t] > largest ? result[i].tokens[t] : largest;
+            for (int64_t t = 0; t < result[i].n; t++)
+                largest = result[i].tokens[t] > largest ? result[i].tokens[t] : largest;
         assert_true(limit == 20 ? largest < 20 : largest > 20);
     }
     engine_free(e);
@@ -434,7 +441,8 @@ static void test_logits_op(void **state) {
             Tape *t;
             assert_ok(tape_new(&t, kernels, false));
             Tensor *tx = tape_external(t, "x", type, 3, (int64_t[]){B, T, C});
-            Tensor *tw = tape_external(t, "w", type, 2, (int64_t[]){V, C}), *at = tape_external(t, "at", DTYPE_I32, 1, (int64_t[]){B});
+            Tensor *tw = tape_external(t, "w", type, 2, (int64_t[]){V, C});
+            Tensor *at = tape_external(t, "at", DTYPE_I32, 1, (int64_t[]){B});
             tx->data = half ? (void *)xh : x;
             tw->data = half ? (void *)wh : w;
             at->data = at_data;
@@ -462,7 +470,8 @@ static void test_logits_op_checks_shapes(void **state) {
     (void)state;
     Tape *t;
     assert_ok(tape_new(&t, ops_cpu(), false));
-    Tensor *x = tape_external(t, "x", DTYPE_F32, 3, (int64_t[]){2, 3, 8}), *w = tape_external(t, "w", DTYPE_F32, 2, (int64_t[]){5, 9});
+    Tensor *x = tape_external(t, "x", DTYPE_F32, 3, (int64_t[]){2, 3, 8});
+    Tensor *w = tape_external(t, "w", DTYPE_F32, 2, (int64_t[]){5, 9});
     Tensor *at = tape_external(t, "at", DTYPE_I32, 1, (int64_t[]){2});
     assert_null(op_logits(t, x, w, at));
     assert_error(tape_plan(t), TANE_EINVAL, "logits");

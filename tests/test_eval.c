@@ -31,7 +31,7 @@ static void make_model(const char *folder) {
     c.eos = tokenizer_eos(tok);
     assert_ok(model_new(&m, &c, DTYPE_F32));
     params_init(&m->params, 5, m->weights);
-    float *eos = (float *)m->weights + c.eos * c.width; /* its embedding, which is its output weight: answers should end */
+    float *eos = (float *)m->weights + c.eos * c.width; /* also its output weight: answers should end */
     for (int i = 0; i < c.width; i++) eos[i] *= 3;
     assert_ok(model_save(m, m->weights, DTYPE_F32, folder));
     assert_ok(tokenizer_save(tok, folder));
@@ -57,7 +57,8 @@ static void make_prompts(void) {
         if (i % 5 == 4)
             snprintf(prompt_text[i], sizeof prompt_text[i], "what %d?", b);
         else
-            snprintf(prompt_text[i], sizeof prompt_text[i], i % 3 ? "%d%c%d=" : "%d%c(-%d)=", a, "+-*/"[i % 4], b + (i % 3 == 0));
+            snprintf(prompt_text[i], sizeof prompt_text[i], i % 3 ? "%d%c%d=" : "%d%c(-%d)=", a, "+-*/"[i % 4],
+                     b + (i % 3 == 0));
     }
 }
 
@@ -73,7 +74,11 @@ static void ask_one_by_one(const OpenModel *open, char said[ASKED][64], bool end
         Str text = {0};
         EngineResult answer;
         assert_ok(tokenizer_encode(open->tokenizer, prompt_text[i], strlen(prompt_text[i]), &ids));
-        EngineRequest r = {.prompt = ids.ids, .n_prompt = (int64_t)ids.n, .max_new_tokens = most, .stop = &eos, .n_stop = 1,
+        EngineRequest r = {.prompt = ids.ids,
+                           .n_prompt = (int64_t)ids.n,
+                           .max_new_tokens = most,
+                           .stop = &eos,
+                           .n_stop = 1,
                            .sampling = {.top_p = 1}};
         assert_ok(engine_generate(e, &r, 1, &arena, &answer, NULL, NULL));
         ended[i] = answer.reason == ENGINE_STOP;
@@ -106,7 +111,8 @@ static void test_scores(void **state) {
     for (int i = 0; i < ASKED; i++) {
         bool same = i % 2 == 0;
         char completion[80];
-        snprintf(completion, sizeof completion, "%s%s", said[i], same ? "" : i % 4 == 1 ? " " : "x"); /* a blank counts */
+        snprintf(completion, sizeof completion, "%s%s", said[i],
+                 same ? "" : i % 4 == 1 ? " " : "x"); /* a blank counts */
         assert_ok(str_printf(&file, "{"));
         quote(&file, "prompt", prompt_text[i]);
         assert_ok(str_printf(&file, ","));
@@ -149,7 +155,8 @@ static void test_scores(void **state) {
                 seen_plus += r.cells[i].total;
                 seen_plus_right += r.cells[i].right;
             }
-            if (i > 0 && r.cells[i].op && r.cells[i].op == r.cells[i - 1].op) assert_true(r.cells[i].digits > r.cells[i - 1].digits);
+            if (i > 0 && r.cells[i].op && r.cells[i].op == r.cells[i - 1].op)
+                assert_true(r.cells[i].digits > r.cells[i - 1].digits);
         }
         assert_int_equal(sum, ASKED);
         assert_int_equal(sum_right, right);
@@ -215,14 +222,18 @@ static void test_bad_files(void **state) {
     Questions *q;
     MatchReport r;
     fixture(&f);
-#define LOAD(text) questions_load(&q, (const char *[]){test_write(test_path("bad.jsonl"), text)}, 1, f.open.tokenizer, 0, false)
+#define LOAD(text)                                                                                                     \
+    questions_load(&q, (const char *[]){test_write(test_path("bad.jsonl"), text)}, 1, f.open.tokenizer, 0, false)
     assert_error_contains(LOAD(""), "bad.jsonl");
-    assert_error_contains(LOAD("{\"prompt\":\"1+1=\",\"completion\":\"2\"}\n{\"prompt\":\"1+1=\"}\n"),
-                          "bad.jsonl:2: \"completion\" is missing; each line needs {\"prompt\": ..., \"completion\": ...}");
-    assert_error_contains(LOAD("{\"prompt\":7,\"completion\":\"2\"}\n"), "bad.jsonl:1: \"prompt\" is a number, but must be text");
+    assert_error_contains(
+        LOAD("{\"prompt\":\"1+1=\",\"completion\":\"2\"}\n{\"prompt\":\"1+1=\"}\n"),
+        "bad.jsonl:2: \"completion\" is missing; each line needs {\"prompt\": ..., \"completion\": ...}");
+    assert_error_contains(LOAD("{\"prompt\":7,\"completion\":\"2\"}\n"),
+                          "bad.jsonl:1: \"prompt\" is a number, but must be text");
     assert_error_contains(LOAD("{\"prompt\":\"\",\"completion\":\"2\"}\n"), "bad.jsonl:1: the prompt is empty");
     assert_error_contains(LOAD("{\"prompt\":\n"), "bad.jsonl:1");
-    assert_error_contains(questions_load(&q, (const char *[]){"/nowhere.jsonl"}, 1, f.open.tokenizer, 0, false), "/nowhere.jsonl");
+    assert_error_contains(questions_load(&q, (const char *[]){"/nowhere.jsonl"}, 1, f.open.tokenizer, 0, false),
+                          "/nowhere.jsonl");
     assert_ok(LOAD("{\"prompt\":\"1+1=\",\"completion\":\"2\"}\n"
                    "{\"prompt\":\"1111111111111111111111111111111111111111+1=\",\"completion\":\"2\"}\n"));
     assert_error(exact_match(q, f.open.model, &(ExactMatchOptions){0}, &r), TANE_EINVAL,
@@ -309,7 +320,8 @@ out:
 static void test_memory_runs_out(void **state) {
     (void)state;
     make_model(test_path("m"));
-    test_write(test_path("q.jsonl"), "{\"prompt\":\"1+1=\",\"completion\":\"2\"}\n{\"prompt\":\"what?\",\"completion\":\"b\"}\n");
+    test_write(test_path("q.jsonl"),
+               "{\"prompt\":\"1+1=\",\"completion\":\"2\"}\n{\"prompt\":\"what?\",\"completion\":\"b\"}\n");
     omp_set_num_threads(1);
     assert_true(test_fail_allocations(load_and_score, NULL) > 50);
 }

@@ -5,7 +5,8 @@
 #include "support.h"
 
 static Tokenizer *make_tokenizer(const char *type, int64_t vocab, bool dummy_prefix, bool bytes) {
-    static const char *const sentences[] = {"the cat sat on the mat", "a cat and a dog", "the end of it", "stop here now, please"};
+    static const char *const sentences[] = {"the cat sat on the mat", "a cat and a dog", "the end of it",
+                                            "stop here now, please"};
     TokenizerTrainOptions options = {.model_type = type, .vocab_size = vocab, .character_coverage = 1, .threads = 1,
                                      .add_dummy_prefix = dummy_prefix, .byte_fallback = bytes};
     Tokenizer *tok;
@@ -15,8 +16,8 @@ static Tokenizer *make_tokenizer(const char *type, int64_t vocab, bool dummy_pre
 }
 
 /* Feeds text token by token; what came out, in `out`, and how many pieces were not empty. */
-static int stream(const Tokenizer *tok, const char *prompt, const char *answer, const char *const *stops, size_t n_stops, Str *out,
-                  bool *stopped) {
+static int stream(const Tokenizer *tok, const char *prompt, const char *answer, const char *const *stops,
+                  size_t n_stops, Str *out, bool *stopped) {
     TokenList p = {0}, a = {0};
     TextStream s;
     const char *piece, *all;
@@ -40,8 +41,8 @@ static int stream(const Tokenizer *tok, const char *prompt, const char *answer, 
     return pieces;
 }
 
-static void check(const Tokenizer *tok, const char *prompt, const char *answer, const char *const *stops, size_t n_stops,
-                  const char *expected, bool expected_stop) {
+static void check(const Tokenizer *tok, const char *prompt, const char *answer, const char *const *stops,
+                  size_t n_stops, const char *expected, bool expected_stop) {
     Str out = {0};
     bool stopped;
     stream(tok, prompt, answer, stops, n_stops, &out, &stopped);

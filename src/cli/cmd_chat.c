@@ -25,7 +25,8 @@ static const Option rows[] = {
     ROW(suffix, STRING, NULL, NULL, 0, 0, "Prompts", "added to lines that do not end with it, e.g. = for arithmetic"),
     ROW(add_bos, BOOL, "false", NULL, 0, 0, "Prompts", "begin each prompt with BOS, as the model was trained"),
     SAMPLING_ROWS(ChatConfig, "0"),
-    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16", 0, 0, "Machine", "type of matrix products; auto: bf16 where that is fast"),
+    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16", 0, 0, "Machine",
+        "type of matrix products; auto: bf16 where that is fast"),
     ROW(tokenizer, STRING, NULL, NULL, 0, 0, "Machine", "tokenizer file or folder; default: the model's own"),
     ROW(threads, INT, "0", NULL, 0, 4096, "Machine", "threads to use; 0: all cores this process may use"),
 };
@@ -123,9 +124,9 @@ out:
 /* ---- lines that begin with / ---- */
 
 static void show_settings(const ChatConfig *c) {
-    fprintf(stderr, "temperature %g, top-k %lld, top-p %g, seed %lld, max-new-tokens %lld, suffix \"%s\"\n", c->sampling.temperature,
-            (long long)c->sampling.top_k, c->sampling.top_p, (long long)c->sampling.seed, (long long)c->sampling.max_new_tokens,
-            c->suffix ? c->suffix : "");
+    fprintf(stderr, "temperature %g, top-k %lld, top-p %g, seed %lld, max-new-tokens %lld, suffix \"%s\"\n",
+            c->sampling.temperature, (long long)c->sampling.top_k, c->sampling.top_p, (long long)c->sampling.seed,
+            (long long)c->sampling.max_new_tokens, c->suffix ? c->suffix : "");
 }
 
 static void show_help(void) {
@@ -235,7 +236,8 @@ static Status talk(Chat *chat) {
     engine_set_vocab(chat->engine, tokenizer_vocab_size(chat->open.tokenizer));
     if (!chat->interactive) return talk_in_pipe(chat);
     sigaction(SIGINT, &action, NULL);
-    fprintf(stderr, "%s, %s. It has no chat template: each line is a prompt, and it goes on from there. /help tells more.\n",
+    fprintf(stderr,
+            "%s, %s. It has no chat template: each line is a prompt, and it goes on from there. /help tells more.\n",
             chat->open.folder, dtype_name(chat->open.model->dtype));
     return talk_in_terminal(chat);
 }
@@ -263,14 +265,12 @@ const Command cmd_chat = {
     .name = "chat",
     .summary = "ask a model questions, line by line",
     .usage = "tane chat MODEL [options]",
-    .examples =
-        "  tane chat quickstart --suffix =       type 12+(-34), read -22\n"
-        "  tane chat runs/story/best --temperature 0.8 --top-k 50\n"
-        "  tane chat quickstart < problems.txt   an answer a line\n",
+    .examples = "  tane chat quickstart --suffix =       type 12+(-34), read -22\n"
+                "  tane chat runs/story/best --temperature 0.8 --top-k 50\n"
+                "  tane chat quickstart < problems.txt   an answer a line\n",
     .options = &table,
     .details =
         "MODEL is a model folder, a run's folder (its best checkpoint, else its last), or the name of a run in runs/.\n"
-        "In a terminal, Ctrl-C stops an answer, Ctrl-D ends the conversation, and /help lists what can be changed on the "
-        "way.\n",
+        "In a terminal, Ctrl-C stops an answer, Ctrl-D ends the conversation, and /help lists what can be changed.\n",
     .run = run,
 };

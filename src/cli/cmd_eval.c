@@ -1,4 +1,4 @@
-/* `tane eval`: how many questions of a file a model answers exactly, by kind of problem; the mistakes as training data. */
+/* `tane eval`: how many questions of a file a model answers exactly, by kind of problem; the mistakes as new data. */
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
@@ -35,7 +35,7 @@ static const Option rows[] = {
     ROW(max_new_tokens, INT, "0", NULL, 0, INFINITY, "Questions",
         "longest answer in tokens; 0: a little more than the longest completion"),
     ROW(extract, STRING, NULL, NULL, 0, 0, "Results",
-        "JSONL file for the wrong answers: {\"prompt\", \"completion\": the right one, \"model_said\"}, ready to train on"),
+        "JSONL file for the wrong answers: {\"prompt\", \"completion\": the right one, \"model_said\"}"),
     ROW(compare, STRING, NULL, NULL, 0, 0, "Results",
         "an earlier result of the same questions, made with --json: the table shows both"),
     ROW(at_least, FLOAT, "0", NULL, 0, 1, "Results", "fail (exit code 1) when a smaller share than this is right"),
@@ -43,7 +43,8 @@ static const Option rows[] = {
     ROW(db, STRING, NULL, NULL, 0, 0, "Results",
         "database of runs that gets the score; default: tane.db beside the folder of the model's run"),
     ROW(batch_size, INT, "0", NULL, 0, 65536, "Machine", "questions asked at a time; 0: many"),
-    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16", 0, 0, "Machine", "type of matrix products; auto: bf16 where that is fast"),
+    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16", 0, 0, "Machine",
+        "type of matrix products; auto: bf16 where that is fast"),
     ROW(tokenizer, STRING, NULL, NULL, 0, 0, "Machine", "tokenizer file or folder; default: the model's own"),
     ROW(threads, INT, "0", NULL, 0, 4096, "Machine", "threads to use; 0: all cores this process may use"),
 };
@@ -112,13 +113,15 @@ static Status print_json(const OpenModel *open, const EvalConfig *c, const Match
     for (size_t i = 0; cells && i < r->n_cells; i++) {
         const MatchCell *cell = &r->cells[i];
         char op[] = {cell->op, 0};
-        json_array_append_new(cells, json_pack("{s:s, s:i, s:I, s:I}", "operator", cell->op ? op : "other", "digits", cell->digits,
-                                               "right", (json_int_t)cell->right, "total", (json_int_t)cell->total));
+        json_array_append_new(cells, json_pack("{s:s, s:i, s:I, s:I}", "operator", cell->op ? op : "other", "digits",
+                                               cell->digits, "right", (json_int_t)cell->right, "total",
+                                               (json_int_t)cell->total));
     }
-    json_t *root = json_pack("{s:s, s:o, s:s, s:I, s:I, s:f, s:o, s:f, s:f, s:I}", "model", open->folder, "data", data,
-                             "compute_dtype", dtype_name(open->model->dtype), "right", (json_int_t)r->right, "total",
-                             (json_int_t)r->total, "exact_match", (double)r->right / (double)r->total, "cells", cells, "seconds",
-                             r->seconds, "problems_per_second", (double)r->total / r->seconds, "memory", (json_int_t)r->bytes);
+    json_t *root =
+        json_pack("{s:s, s:o, s:s, s:I, s:I, s:f, s:o, s:f, s:f, s:I}", "model", open->folder, "data", data,
+                  "compute_dtype", dtype_name(open->model->dtype), "right", (json_int_t)r->right, "total",
+                  (json_int_t)r->total, "exact_match", (double)r->right / (double)r->total, "cells", cells, "seconds",
+                  r->seconds, "problems_per_second", (double)r->total / r->seconds, "memory", (json_int_t)r->bytes);
     if (!root) {
         st = FAIL(TANE_ENOMEM, "out of memory while writing the result");
         goto out;
@@ -207,8 +210,11 @@ static Status evaluate(const EvalConfig *c, const EvalBefore *before, const Open
     Status st = TANE_OK;
     MatchReport r = {0};
     bool live = cli_is_terminal(stderr);
-    ExactMatchOptions options = {.slots = c->batch_size, .max_new_tokens = c->max_new_tokens, .keep_wrong = c->extract != NULL,
-                                 .progress = show_progress, .user = &live};
+    ExactMatchOptions options = {.slots = c->batch_size,
+                                 .max_new_tokens = c->max_new_tokens,
+                                 .keep_wrong = c->extract != NULL,
+                                 .progress = show_progress,
+                                 .user = &live};
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);
     st = exact_match(q, open->model, &options, &r);
@@ -220,9 +226,9 @@ static Status evaluate(const EvalConfig *c, const EvalBefore *before, const Open
         TRY(print_json(open, c, &r));
     else
         TRY(print_table(before, &r));
-    fprintf(stderr, "%s: %" PRId64 " of %" PRId64 " right (%.2f%%) in %.1f s, %.0f problems/s, %s, memory %.0f MiB\n", open->folder,
-            r.right, r.total, percent(r.right, r.total), r.seconds, (double)r.total / r.seconds, dtype_name(open->model->dtype),
-            (double)r.bytes / 1048576.0);
+    fprintf(stderr, "%s: %" PRId64 " of %" PRId64 " right (%.2f%%) in %.1f s, %.0f problems/s, %s, memory %.0f MiB\n",
+            open->folder, r.right, r.total, percent(r.right, r.total), r.seconds, (double)r.total / r.seconds,
+            dtype_name(open->model->dtype), (double)r.bytes / 1048576.0);
     if (c->extract) TRY(write_wrong(c->extract, &r));
     TRY(record(c, open->folder, &r));
     if ((double)r.right < c->at_least * (double)r.total)
@@ -243,7 +249,8 @@ static Status run(const Command *self, int argc, char **argv) {
     TRY_RETURN(option_init(&set, self->options, &config));
     Status st = TANE_OK;
     TRY(option_parse_args(&set, argc, argv, &words));
-    if (words.n != 1) TRY(cli_usage(self, words.n ? "one model at a time, please" : "which model? It comes in front of --data"));
+    if (words.n != 1)
+        TRY(cli_usage(self, words.n ? "one model at a time, please" : "which model? It comes in front of --data"));
     if (config.data.n == 0) TRY(cli_usage(self, "--data FILE.jsonl is missing"));
     if (config.compare) TRY(eval_before_read(&before, config.compare));
     omp_set_num_threads(config.threads ? (int)config.threads : cpu_info()->cores);

@@ -32,7 +32,8 @@ static const Option rows[] = {
     SAMPLING_ROWS(GenerateConfig, "1"),
     ROW(echo, BOOL, "true", NULL, 0, 0, "Output", "print the prompt in front of the answer"),
     ROW(json, BOOL, "false", NULL, 0, 0, "Output", "print one JSON object a line and answer"),
-    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16", 0, 0, "Machine", "type of matrix products; auto: bf16 where that is fast"),
+    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16", 0, 0, "Machine",
+        "type of matrix products; auto: bf16 where that is fast"),
     ROW(tokenizer, STRING, NULL, NULL, 0, 0, "Machine", "tokenizer file or folder; default: the model's own"),
     ROW(threads, INT, "0", NULL, 0, 4096, "Machine", "threads to use; 0: all cores this process may use"),
 };
@@ -77,7 +78,8 @@ static Status read_stdin(Str *out) {
     char bytes[65536];
     for (size_t n; (n = fread(bytes, 1, sizeof bytes, stdin)) > 0;) {
         TRY_RETURN(str_add(out, bytes, n));
-        if (out->len > MAX_PROMPT_BYTES) return FAIL(TANE_EINVAL, "standard input: more than %d bytes of prompt", MAX_PROMPT_BYTES);
+        if (out->len > MAX_PROMPT_BYTES)
+            return FAIL(TANE_EINVAL, "standard input: more than %d bytes of prompt", MAX_PROMPT_BYTES);
     }
     return ferror(stdin) ? FAIL(TANE_EIO, "could not read standard input") : TANE_OK;
 }
@@ -126,7 +128,8 @@ static Status read_prompts(const Command *self, const GenerateConfig *c, const S
     if (c->prompt && c->prompt_file) return cli_usage(self, "--prompt and --prompt-file: one of the two, please");
     if (!c->prompt && !c->prompt_file && words->n < 2)
         return cli_usage(self, "which prompt? --prompt TEXT, or --prompt-file FILE with one a line");
-    if (c->prompt) TRY_RETURN(strcmp(c->prompt, "-") ? add_prompt(p, c->prompt, strlen(c->prompt)) : read_prompt_stdin(p));
+    if (c->prompt)
+        TRY_RETURN(strcmp(c->prompt, "-") ? add_prompt(p, c->prompt, strlen(c->prompt)) : read_prompt_stdin(p));
     for (size_t i = 1; i < words->n; i++) TRY_RETURN(add_prompt(p, words->items[i], strlen(words->items[i])));
     return c->prompt_file ? read_prompt_file(p, c->prompt_file) : TANE_OK;
 }
@@ -182,8 +185,9 @@ static Status print_json(const Prompt *p, const EngineResult *r, const char *tex
     TRY(json_write_text(&line, p->text, p->n));
     TRY(str_printf(&line, ",\"completion\":"));
     TRY(json_write_text(&line, text, n));
-    TRY(str_printf(&line, ",\"finish_reason\":\"%s\",\"prompt_tokens\":%zu,\"completion_tokens\":%" PRId64 ",\"logprob\":%.6g}\n",
-                   engine_reason_name(r->reason), p->tokens.n, r->n, logprob));
+    TRY(str_printf(
+        &line, ",\"finish_reason\":\"%s\",\"prompt_tokens\":%zu,\"completion_tokens\":%" PRId64 ",\"logprob\":%.6g}\n",
+        engine_reason_name(r->reason), p->tokens.n, r->n, logprob));
     fputs(line.text, stdout);
 out:
     str_free(&line);
@@ -240,7 +244,8 @@ static Status generate(const GenerateConfig *c, const OpenModel *open, Prompts *
     Answers a = {.c = c, .prompts = prompts, .live = n == 1 && !c->json && cli_is_terminal(stdout)};
     TRY(encode_prompts(c, open, prompts, &longest));
     if (longest <= context && most <= context - longest) context = longest + most;
-    int64_t slots = engine_slots_within(open->model, context, (size_t)512 << 20, n < MOST_SLOTS ? (int64_t)n : MOST_SLOTS);
+    int64_t slots =
+        engine_slots_within(open->model, context, (size_t)512 << 20, n < MOST_SLOTS ? (int64_t)n : MOST_SLOTS);
     TRY(engine_new(&e, open->model, slots, context));
     engine_set_vocab(e, tokenizer_vocab_size(open->tokenizer));
     TRY(answer_all(&a, open, e, &arena));
@@ -284,7 +289,7 @@ const Command cmd_generate = {
     .options = &table,
     .details =
         "MODEL is a model folder, a run's folder (its best checkpoint, else its last), or the name of a run in runs/.\n"
-        "Words behind it are prompts, too. An answer ends at EOS, at a stop text, after --max-new-tokens, or where the\n"
-        "model's context is full. It does not depend on which other prompts are answered beside it.\n",
+        "Words behind it are prompts, too. An answer ends at EOS, at a stop text, after --max-new-tokens, or where\n"
+        "the model's context is full. It does not depend on which other prompts are answered beside it.\n",
     .run = run,
 };

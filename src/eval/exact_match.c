@@ -47,13 +47,15 @@ static Status find_cell(Questions *q, const char *prompt, int32_t *cell) {
     return TANE_OK;
 }
 
-static Status take_text(Questions *q, const JsonlLine *line, const JsonlField *field, JsonlScratch *scratch, MatchText *out) {
+static Status take_text(Questions *q, const JsonlLine *line, const JsonlField *field, JsonlScratch *scratch,
+                        MatchText *out) {
     static const char needed[] = "each line needs {\"prompt\": ..., \"completion\": ...}";
     if (field->kind == JSONL_ABSENT)
-        return FAIL(TANE_EFORMAT, "%s:%lld: \"%s\" is missing; %s", line->path, (long long)line->number, field->key, needed);
+        return FAIL(TANE_EFORMAT, "%s:%lld: \"%s\" is missing; %s", line->path, (long long)line->number, field->key,
+                    needed);
     if (field->kind != JSONL_STRING)
-        return FAIL(TANE_EFORMAT, "%s:%lld: \"%s\" is %s, but must be text; %s", line->path, (long long)line->number, field->key,
-                    jsonl_kind_name(field->kind), needed);
+        return FAIL(TANE_EFORMAT, "%s:%lld: \"%s\" is %s, but must be text; %s", line->path, (long long)line->number,
+                    field->key, jsonl_kind_name(field->kind), needed);
     const char *text;
     char *copy;
     TRY_RETURN(jsonl_text(field, scratch, &text, &out->n));
@@ -63,8 +65,8 @@ static Status take_text(Questions *q, const JsonlLine *line, const JsonlField *f
     return TANE_OK;
 }
 
-static Status take_line(Questions *q, const JsonlLine *line, const JsonlField fields[2], JsonlScratch *scratch, bool add_bos,
-                        TokenList *answer) {
+static Status take_line(Questions *q, const JsonlLine *line, const JsonlField fields[2], JsonlScratch *scratch,
+                        bool add_bos, TokenList *answer) {
     Question item = {.line = line->number, .first = q->tokens.n, .file = (int32_t)q->n_paths - 1};
     TRY_RETURN(take_text(q, line, &fields[0], scratch, &item.prompt));
     TRY_RETURN(take_text(q, line, &fields[1], scratch, &item.completion));
@@ -72,8 +74,10 @@ static Status take_line(Questions *q, const JsonlLine *line, const JsonlField fi
     TRY_RETURN(prompt_encode(q->tokenizer, item.prompt.text, item.prompt.n, add_bos, &q->tokens));
     size_t n = q->tokens.n - item.first;
     if (n == 0)
-        return FAIL(TANE_EFORMAT, "%s:%lld: the prompt is empty; there is nothing to answer", line->path, (long long)line->number);
-    if (n > INT32_MAX) return FAIL(TANE_EFORMAT, "%s:%lld: the prompt is too long", line->path, (long long)line->number);
+        return FAIL(TANE_EFORMAT, "%s:%lld: the prompt is empty; there is nothing to answer", line->path,
+                    (long long)line->number);
+    if (n > INT32_MAX)
+        return FAIL(TANE_EFORMAT, "%s:%lld: the prompt is too long", line->path, (long long)line->number);
     item.n_tokens = (int32_t)n;
     if ((int64_t)n > q->longest_prompt) q->longest_prompt = (int64_t)n;
     if (item.completion.n > q->longest_completion) { /* a longer one in bytes may be so in tokens */
@@ -117,7 +121,8 @@ Status questions_load(Questions **out, const char *const *paths, size_t n, const
     Status st = TANE_OK;
     *out = NULL;
     if (tokenizer_eos(tokenizer) < 0)
-        return FAIL(TANE_EINVAL, "the tokenizer has no end-of-text token, so that no answer could end; use one that has it "
+        return FAIL(TANE_EINVAL,
+                    "the tokenizer has no end-of-text token, so that no answer could end; use one that has it "
                     "(`tane tokenizer train` makes one)");
     TRY_RETURN(MEM_NEW(out));
     Questions *q = *out;
@@ -175,8 +180,13 @@ static Status next_question(void *user, EngineRequest *request, bool *more) {
     if (!*more) return TANE_OK;
     size_t index = a->order[a->next++];
     const Question *item = &a->q->items[index];
-    *request = (EngineRequest){.id = index, .prompt = a->q->tokens.ids + item->first, .n_prompt = item->n_tokens,
-                               .max_new_tokens = a->max_new_tokens, .stop = &a->eos, .n_stop = 1, .sampling = {.top_p = 1}};
+    *request = (EngineRequest){.id = index,
+                               .prompt = a->q->tokens.ids + item->first,
+                               .n_prompt = item->n_tokens,
+                               .max_new_tokens = a->max_new_tokens,
+                               .stop = &a->eos,
+                               .n_stop = 1,
+                               .sampling = {.top_p = 1}};
     return TANE_OK;
 }
 
@@ -248,12 +258,14 @@ static int by_kind(const void *x, const void *y) {
 static Status check_fit(const Questions *q, const Model *model) {
     int64_t vocab = model->config.vocab_size, context = model->config.context;
     if (tokenizer_vocab_size(q->tokenizer) > vocab)
-        return FAIL(TANE_EINVAL, "the tokenizer has %d pieces, but the model's vocabulary only %lld: they do not belong together",
+        return FAIL(TANE_EINVAL,
+                    "the tokenizer has %d pieces, but the model's vocabulary only %lld: they do not belong together",
                     tokenizer_vocab_size(q->tokenizer), (long long)vocab);
     for (size_t i = 0; i < q->n && q->longest_prompt > context; i++)
         if (q->items[i].n_tokens > context)
-            return FAIL(TANE_EINVAL, "%s:%lld: the prompt has %d tokens, but the model's context is %lld", q->paths[q->items[i].file],
-                        (long long)q->items[i].line, q->items[i].n_tokens, (long long)context);
+            return FAIL(TANE_EINVAL, "%s:%lld: the prompt has %d tokens, but the model's context is %lld",
+                        q->paths[q->items[i].file], (long long)q->items[i].line, q->items[i].n_tokens,
+                        (long long)context);
     return TANE_OK;
 }
 

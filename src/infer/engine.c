@@ -1,4 +1,4 @@
-/* Slots, tapes by shape, and the loop: fill free slots, compute their prompts, then a token for all, again and again. */
+/* Slots, tapes by shape, and the loop: fill free slots, compute their prompts, then a token for all, over and over. */
 #include "infer/engine.h"
 
 #include <omp.h>
@@ -80,7 +80,8 @@ static Status shape_record(Engine *e, Shape *s) {
     TRY_RETURN(tape_new(&s->tape, ops_cpu(), false));
     Tensor *tokens = tape_external(s->tape, "tokens", DTYPE_I32, 2, ids);
     Tensor *positions = tape_external(s->tape, "positions", DTYPE_I32, 2, ids);
-    Tensor *past = tape_external(s->tape, "past", DTYPE_I32, 1, ids), *at = tape_external(s->tape, "at", DTYPE_I32, 1, ids);
+    Tensor *past = tape_external(s->tape, "past", DTYPE_I32, 1, ids);
+    Tensor *at = tape_external(s->tape, "at", DTYPE_I32, 1, ids);
     for (int64_t l = 0; l < e->layers; l++) s->cache[l] = tape_external(s->tape, "cache", e->model->dtype, 3, cache);
     if (tokens && positions && past && at) {
         tokens->data = e->tokens;
@@ -228,9 +229,10 @@ Status engine_check(const Engine *e, const EngineRequest *r) {
     TRY_RETURN(sampling_check(&r->sampling));
     if (r->n_prompt < 1) return FAIL(TANE_EINVAL, "the prompt is empty: there is nothing to go on from");
     if (r->n_prompt > e->context)
-        return FAIL(TANE_EINVAL, "the prompt has %lld tokens, but the context is %lld; shorten the prompt", (long long)r->n_prompt,
-                    (long long)e->context);
-    if (r->max_new_tokens < 1) return FAIL(TANE_EINVAL, "max_new_tokens %lld is not positive", (long long)r->max_new_tokens);
+        return FAIL(TANE_EINVAL, "the prompt has %lld tokens, but the context is %lld; shorten the prompt",
+                    (long long)r->n_prompt, (long long)e->context);
+    if (r->max_new_tokens < 1)
+        return FAIL(TANE_EINVAL, "max_new_tokens %lld is not positive", (long long)r->max_new_tokens);
     return TANE_OK;
 }
 

@@ -60,9 +60,11 @@ static Status no_such_model(const char *name) {
     const char *near = NULL;
     if (dir_exists(runs_folder) && dir_list(runs_folder, &runs) == TANE_OK)
         near = err_nearest(name, (const char *const *)runs.names, runs.n);
-    Status st = near ? FAIL(TANE_ENOTFOUND, "\"%s\" is neither a model folder nor a run; did you mean the run \"%s\"?", name, near)
-                     : FAIL(TANE_ENOTFOUND, "\"%s\" is neither a model folder nor a run under %s/; `tane runs list` shows the "
-                            "runs", name, runs_folder);
+    Status st = near ? FAIL(TANE_ENOTFOUND, "\"%s\" is neither a model folder nor a run; did you mean the run \"%s\"?",
+                            name, near)
+                     : FAIL(TANE_ENOTFOUND,
+                            "\"%s\" is neither a model folder nor a run under %s/; `tane runs list` shows them",
+                            name, runs_folder);
     dir_list_free(&runs);
     return st;
 }
@@ -84,7 +86,8 @@ Status model_resolve_path(char **out, const char *name) {
     }
     TRY(find_model(out, folder.text));
     if (!*out)
-        st = FAIL(TANE_ENOTFOUND, "%s is neither a model (it has no config.json) nor a run (it has no checkpoint best or last)",
+        st = FAIL(TANE_ENOTFOUND,
+                  "%s is neither a model (it has no config.json) nor a run (it has no checkpoint best or last)",
                   folder.text);
 out:
     str_free(&folder);
@@ -103,7 +106,8 @@ Status open_model(OpenModel *out, const char *name, const char *compute, const c
     TRY(tokenizer_load(&out->tokenizer, tokenizer ? tokenizer : out->folder));
     TRY(model_open(&out->model, out->folder, compute_dtype(compute)));
     if (tokenizer_vocab_size(out->tokenizer) > out->model->config.vocab_size)
-        st = FAIL(TANE_EINVAL, "%s: the tokenizer has %d pieces, but the model's vocabulary only %lld: they do not belong together",
+        st = FAIL(TANE_EINVAL,
+                  "%s: the tokenizer has %d pieces, but the model's vocabulary only %lld: they do not belong together",
                   tokenizer ? tokenizer : out->folder, tokenizer_vocab_size(out->tokenizer),
                   (long long)out->model->config.vocab_size);
 out:

@@ -7,9 +7,11 @@
 
 Status sampling_check(const Sampling *s) {
     if (!(s->temperature >= 0) || isinf(s->temperature))
-        return FAIL(TANE_EINVAL, "temperature %g is not a number >= 0 (0 always takes the most probable token)", s->temperature);
+        return FAIL(TANE_EINVAL, "temperature %g is not a number >= 0 (0 always takes the most probable token)",
+                    s->temperature);
     if (s->top_k < 0) return FAIL(TANE_EINVAL, "top_k %lld is negative; 0 turns it off", (long long)s->top_k);
-    if (!(s->top_p > 0 && s->top_p <= 1)) return FAIL(TANE_EINVAL, "top_p %g is not in (0, 1]; 1 turns it off", s->top_p);
+    if (!(s->top_p > 0 && s->top_p <= 1))
+        return FAIL(TANE_EINVAL, "top_p %g is not in (0, 1]; 1 turns it off", s->top_p);
     return TANE_OK;
 }
 

@@ -1,4 +1,4 @@
-/* Decoding again with each token is quadratic in the answer's length, but a thousandth of what the token itself cost. */
+/* Decoding again with each token is quadratic in the answer's length, but nothing beside what a token costs. */
 #include "infer/stream.h"
 
 #include <string.h>
@@ -22,8 +22,8 @@ static Status keep_tokens(TokenList *list, const int32_t *ids, size_t n) {
     return TANE_OK;
 }
 
-Status text_stream_begin(TextStream *s, const Tokenizer *tokenizer, const int32_t *prompt, size_t n, const char *const *stops,
-                         size_t n_stops) {
+Status text_stream_begin(TextStream *s, const Tokenizer *tokenizer, const int32_t *prompt, size_t n,
+                         const char *const *stops, size_t n_stops) {
     size_t kept = n < PROMPT_TOKENS ? n : PROMPT_TOKENS;
     *s = (TextStream){.tokenizer = tokenizer, .stops = stops, .n_stops = n_stops, .n_prompt = kept};
     Status st = keep_tokens(&s->tokens, prompt + (n - kept), kept);
@@ -72,7 +72,8 @@ static size_t begins_stop(const TextStream *s, size_t from, size_t n) {
     return longest;
 }
 
-Status text_stream_feed(TextStream *s, const int32_t *answer, size_t n, bool last, const char **piece, size_t *piece_n) {
+Status text_stream_feed(TextStream *s, const int32_t *answer, size_t n, bool last, const char **piece,
+                        size_t *piece_n) {
     *piece = "";
     *piece_n = 0;
     if (s->stopped) return TANE_OK;

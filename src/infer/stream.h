@@ -20,12 +20,12 @@ typedef struct TextStream {
 } TextStream;
 
 /* prompt may be empty; only its last tokens are kept. stops without empty strings. */
-Status text_stream_begin(TextStream *s, const Tokenizer *tokenizer, const int32_t *prompt, size_t n, const char *const *stops,
-                         size_t n_stops);
+Status text_stream_begin(TextStream *s, const Tokenizer *tokenizer, const int32_t *prompt, size_t n,
+                         const char *const *stops, size_t n_stops);
 void text_stream_free(TextStream *s);
 
-/* answer (n): all its tokens so far. *piece (*piece_n, possibly 0) is what can be shown in addition, valid until the next
- * call; `last`: nothing is held back any more. */
+/* answer (n): all its tokens so far. *piece (*piece_n, possibly 0) is what can be shown in addition, valid until the
+ * next call; `last`: nothing is held back any more. */
 Status text_stream_feed(TextStream *s, const int32_t *answer, size_t n, bool last, const char **piece, size_t *piece_n);
 
 /* The answer so far, up to where it has been handed out. */

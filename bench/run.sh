@@ -176,7 +176,8 @@ measure() {
     local shape=("$@" --rows "$rows" --length "$length" --steps "$steps" --threads "$threads")
     echo
     echo "$title: $rounds rounds of $steps steps, in turns"
-    start tane "$build/bench/train_step" "${shape[@]}" --serve || { failed=1; return; }
+    # As the program sets it for itself (src/cli/main.c).
+    start tane env GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}" "$build/bench/train_step" "${shape[@]}" --serve || { failed=1; return; }
     flops=$(number flops_per_token < "$work/tane.jsonl")
     if [ -n "$have_torch" ]; then
         start eager "$python" bench/torch_train.py "${shape[@]}" --serve && names+=" eager"
@@ -221,7 +222,7 @@ awk -v cpu="$(number cpu <<< "$machine")" -v threads="$threads" -v tiles="$(numb
 
 for name in $cases; do
     case $name in
-    # llm.c holds all of attention and the logits in fp32, twice: 20 GiB at batch 4, so one row stands for four.
+    # llm.c holds all of attention and the logits in fp32, twice: 19 GiB at batch 4, so one row stands for four.
     gpt2-1024) measure "GPT-2 124M, batch 4, context 1024" 4 1024 "${quick:-3}" 1 "${gpt2[@]}" ;;
     gpt2-256) measure "GPT-2 124M, batch 4, context 256" 4 256 "${quick:-8}" 4 "${gpt2[@]}" ;;
     gpt2-64) measure "GPT-2 124M, batch 4, context 64" 4 64 "${quick:-8}" 4 "${gpt2[@]}" ;;

@@ -251,6 +251,20 @@ static void test_resume_refuses_other_data(void **state) {
     train_fails(&job, "resume=true max_steps=4", TANE_EINVAL, "other data");
 }
 
+/* Two runs in one folder would write over each other. */
+static void test_folder_in_use(void **state) {
+    (void)state;
+    Job job;
+    int fd;
+    job_init(&job, "max_steps: 1\n");
+    assert_ok(dir_make(test_path("run")));
+    assert_ok(dir_lock(test_path("run"), &fd));
+    train_fails(&job, "", TANE_EINVAL, "in use by another tane");
+    dir_unlock(&fd);
+    train_ok(&job, "");
+    assert_non_null(strstr(test_read(test_path("run/log.txt"), NULL), "saved"));
+}
+
 /* A weight that is NaN makes every loss NaN: nothing is applied, and the message says where the data was. */
 static void test_nan_loss(void **state) {
     (void)state;
@@ -342,7 +356,7 @@ int main(void) {
         TEST(test_schedules),          TEST(test_training_learns), TEST(test_resume_is_exact),
         TEST(test_kill_anywhere),      TEST(test_disk_faults),     TEST(test_checkpoint_contents),
         TEST(test_resume_refuses_other_data), TEST(test_nan_loss), TEST(test_early_stopping_and_best),
-        TEST(test_bad_options),
+        TEST(test_bad_options),                TEST(test_folder_in_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

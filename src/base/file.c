@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -557,6 +558,21 @@ void dir_list_free(DirList *list) {
     for (size_t i = 0; i < list->n; i++) mem_free(list->names[i]);
     mem_free(list->names);
     *list = (DirList){0};
+}
+
+Status dir_lock(const char *path, int *fd) {
+    *fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0) return FAIL(errno == ENOENT ? TANE_ENOTFOUND : TANE_EIO, "%s: cannot open the folder: %s", path, strerror(errno));
+    if (flock(*fd, LOCK_EX | LOCK_NB) == 0) return TANE_OK;
+    int reason = errno;
+    dir_unlock(fd);
+    /* A file system without locks is no reason not to work. */
+    return reason == EWOULDBLOCK ? FAIL(TANE_EINVAL, "%s is in use by another tane; wait for it, or choose another folder", path) : TANE_OK;
+}
+
+void dir_unlock(int *fd) {
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
 }
 
 Status dir_free_bytes(const char *path, uint64_t *bytes) {

@@ -66,6 +66,9 @@ typedef struct DirList {
 } DirList;
 Status dir_list(const char *path, DirList *list);
 void dir_list_free(DirList *list);
+/* Takes the folder for this process until dir_unlock or its end; TANE_EINVAL when another one has it. */
+Status dir_lock(const char *path, int *fd);
+void dir_unlock(int *fd); /* -1 is fine */
 Status dir_free_bytes(const char *path, uint64_t *bytes);
 
 /* "a/b" + "c" -> "a/b/c" (mem_free). */

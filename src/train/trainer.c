@@ -3,6 +3,8 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <sys/resource.h>
 
 #include "base/clock.h"
@@ -16,6 +18,8 @@
 /* What changes while a run goes on. Everything a resumed run needs is in state.json. */
 typedef struct Loop {
     Trainer t;
+    int lock;                        /* on the run's folder */
+    FileWriter *log;                 /* log.txt */
     Metrics *metrics;
     Runs *runs;
     int64_t run_id;
@@ -33,6 +37,30 @@ typedef struct Loop {
 } Loop;
 
 enum { MOST_SKIPPED = 100 };
+
+/* A line of log.txt: what a person would have seen. Losing one is no reason to stop. */
+static void log_text(Loop *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void log_text(Loop *l, const char *fmt, ...) {
+    char text[1024], now[21];
+    va_list args;
+    if (!l->log) return;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    clock_utc(now, sizeof now);
+    if (fw_printf(l->log, "%s  %s\n", now, text) != TANE_OK || fw_flush(l->log) != TANE_OK) fw_abort(&l->log);
+}
+
+static void tell(Loop *l, tane_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void tell(Loop *l, tane_level level, const char *fmt, ...) {
+    char text[1024];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    log_text(l, "%s%s", level == TANE_WARNING ? "warning: " : "", text);
+    trainer_message(&l->t, level, "%s", text);
+}
 
 /* ---------------------------------------------------------------------------------------------------- state */
 
@@ -116,6 +144,11 @@ static Status start_tracking(Loop *l, bool resumed) {
     const TrainOptions *o = l->t.o;
     char *path = NULL;
     Str yaml = {0};
+    TRY(path_join(&path, o->output_dir, "log.txt"));
+    TRY(fw_append(&l->log, path));
+    log_text(l, "tane %s, %s, step %" PRId64 " of %" PRId64, TANE_VERSION, o->run_name, l->step, l->t.plan.total_steps);
+    mem_free(path);
+    path = NULL;
     TRY(path_join(&path, o->output_dir, "metrics.jsonl"));
     TRY(metrics_open(&l->metrics, path, resumed ? l->step : -1));
     TRY(option_write_yaml(l->t.set, &yaml));
@@ -136,15 +169,16 @@ static Status start(Loop *l) {
     const TrainOptions *o = l->t.o;
     char *from = NULL;
     json_t *state = NULL;
+    TRY(dir_make(o->output_dir));
+    TRY(dir_lock(o->output_dir, &l->lock)); /* two runs in one folder would write over each other */
     if (o->resume_from_checkpoint) {
         TRY(mem_strdup(&from, o->resume_from_checkpoint));
     } else if (o->resume) {
         TRY(checkpoint_last(o->output_dir, &from));
-        if (!from) trainer_message(&l->t, TANE_WARNING, "%s holds no checkpoint to resume from: starting at the beginning", o->output_dir);
+        if (!from) tell(l, TANE_WARNING, "%s holds no checkpoint to resume from: starting at the beginning", o->output_dir);
     } else {
         TRY(no_old_run(o->output_dir));
     }
-    TRY(dir_make(o->output_dir));
     if (from) {
         TRY(checkpoint_load(from, l->t.optimizer, &state));
         TRY(read_state(l, state, from));
@@ -183,7 +217,7 @@ static Status not_finite(Loop *l, const char *what, const Batch *batch, int64_t 
                  last.source, last.line);
     }
     if (!strcmp(o->on_nan, "skip") && ++l->skipped_in_a_row < MOST_SKIPPED) {
-        trainer_message(&l->t, TANE_WARNING, "step %" PRId64 ": the %s is not finite%s: skipped, nothing was changed", l->step + 1, what, place);
+        tell(l, TANE_WARNING, "step %" PRId64 ": the %s is not finite%s: skipped, nothing was changed", l->step + 1, what, place);
         return TANE_OK;
     }
     return FAIL(TANE_ENUMERIC, "step %" PRId64 ": the %s is not finite%s%s; the step was not applied, what is saved is intact. A smaller learning_rate, more warmup_steps or compute_dtype=fp32 may help; on_nan=skip goes on without such steps",
@@ -268,6 +302,7 @@ static Status log_line(Loop *l, const tane_progress *p) {
     l->log_tokens = l->process_tokens;
     const Metric values[] = {{"epoch", p->epoch}, {"loss", l->last_loss}, {"learning_rate", p->learning_rate}, {"grad_norm", p->grad_norm},
                              {"tokens_per_second", seconds > 0 ? (double)tokens / seconds : 0}, {"tokens_seen", (double)l->tokens_seen}};
+    log_text(l, "step %" PRId64 ": loss %.4f, learning rate %.3g, gradient norm %.3g", l->step, l->last_loss, p->learning_rate, p->grad_norm);
     return metrics_write(l->metrics, l->step, values, sizeof values / sizeof *values);
 }
 
@@ -322,6 +357,8 @@ static Status evaluate(Loop *l, bool *best) {
     if (!isnan(e.exact_match)) values[n++] = (Metric){"eval_exact_match", e.exact_match};
     TRY_RETURN(metrics_write(l->metrics, l->step, values, n));
     for (size_t i = 0; i < n; i++) TRY_RETURN(run_score(l->runs, l->run_id, l->step, values[i].name, values[i].value));
+    log_text(l, "evaluation at step %" PRId64 ": loss %.4f, exact match %.4f%s", l->step, e.loss, e.exact_match,
+             e.is_best ? ", the best so far" : "");
     if (l->t.cb->evaluation) l->t.cb->evaluation(l->t.cb->user, &e);
     return TANE_OK;
 }
@@ -331,7 +368,7 @@ static Status evaluate(Loop *l, bool *best) {
 static void on_removed(void *user, int64_t step) {
     Loop *l = user;
     if (run_checkpoint_removed(l->runs, l->run_id, step) != TANE_OK)
-        trainer_message(&l->t, TANE_WARNING, "%s", err_message());
+        tell(l, TANE_WARNING, "%s", err_message());
 }
 
 static Status save(Loop *l, bool best) {
@@ -346,6 +383,7 @@ static Status save(Loop *l, bool best) {
     l->last_saved = l->step;
     snprintf(l->folder, sizeof l->folder, "%s", path);
     TRY(run_checkpoint(l->runs, l->run_id, &(RunCheckpoint){l->step, path, best, true, l->last_eval}));
+    log_text(l, "saved %s%s", path, best ? ", the best so far" : "");
     if (l->t.cb->saved) l->t.cb->saved(l->t.cb->user, path, l->step, best);
 out:
     json_decref(state);
@@ -398,7 +436,7 @@ static void fill_result(const Loop *l, tane_run_result *r) {
 Status train_run(OptionSet *set, const char *recipe_path, const tane_run_callbacks *callbacks, tane_run_result *result) {
     static const tane_run_callbacks silent;
     Status st = TANE_OK;
-    Loop l = {.best = NAN, .best_step = -1, .last_saved = -1, .last_loss = NAN, .last_eval = NAN, .last_match = NAN};
+    Loop l = {.lock = -1, .best = NAN, .best_step = -1, .last_saved = -1, .last_loss = NAN, .last_eval = NAN, .last_match = NAN};
     *result = (tane_run_result){0};
     TRY_RETURN(trainer_prepare(&l.t, set, recipe_path, callbacks ? callbacks : &silent));
     TRY(trainer_allocate(&l.t));
@@ -406,7 +444,7 @@ Status train_run(OptionSet *set, const char *recipe_path, const tane_run_callbac
     if (l.t.cb->plan) l.t.cb->plan(l.t.cb->user, &l.t.plan);
     l.start = l.log_time = clock_seconds();
     if (l.step >= l.t.plan.total_steps)
-        trainer_message(&l.t, TANE_INFO, "step %" PRId64 " of %" PRId64 ": this run is complete", l.step, l.t.plan.total_steps);
+        tell(&l, TANE_INFO, "step %" PRId64 " of %" PRId64 ": this run is complete", l.step, l.t.plan.total_steps);
     TRY(loop(&l));
     fill_result(&l, result);
 out:;
@@ -417,7 +455,10 @@ out:;
         st = err_code();
         err_save(&error);
     }
+    if (st != TANE_OK) log_text(&l, "%s", error.text);
+    if (l.log) (void)fw_close(&l.log, NULL, NULL);
     runs_close(l.runs);
+    dir_unlock(&l.lock);
     trainer_release(&l.t);
     return st == TANE_OK ? TANE_OK : err_restore(&error);
 }

@@ -153,20 +153,29 @@ static const RunInfo *run_numbered(const RunInfo *list, size_t n, int64_t id) {
     return NULL;
 }
 
+/* Of all problems, where `tane eval` has measured; else of the sample that training looked at. */
+static const RunScore *exact_score(const RunScore *scores, size_t n) {
+    const RunScore *all = score_named(scores, n, "exact_match");
+    return all ? all : score_named(scores, n, "eval_exact_match");
+}
+
+static const RunScore *loss_score(const RunScore *scores, size_t n) {
+    const RunScore *eval = score_named(scores, n, "eval_loss");
+    return eval ? eval : score_named(scores, n, "train_loss");
+}
+
 static Status list_row(Session *s, Table *table, const RunInfo *list, size_t n, const RunInfo *run) {
     RunScore *scores;
     size_t n_scores;
     TRY_RETURN(run_last_scores(s->runs, &s->arena, run->id, &scores, &n_scores));
     const RunInfo *parent = run_numbered(list, n, run->parent_id);
-    const RunScore *loss = score_named(scores, n_scores, "eval_loss");
-    if (!loss) loss = score_named(scores, n_scores, "train_loss");
     TRY_RETURN(table_cell(table, "%lld", (long long)run->id));
     TRY_RETURN(table_cell(table, "%s", run->name));
     TRY_RETURN(table_cell(table, "%s", run->status));
     TRY_RETURN(time_cell(table, run->created));
     TRY_RETURN(table_cell(table, "%lld", (long long)run->step));
-    TRY_RETURN(score_cell(table, loss));
-    TRY_RETURN(score_cell(table, score_named(scores, n_scores, "eval_exact_match")));
+    TRY_RETURN(score_cell(table, loss_score(scores, n_scores)));
+    TRY_RETURN(score_cell(table, exact_score(scores, n_scores)));
     return parent ? table_cell(table, "%s #%lld", parent->name, (long long)parent->id)
                   : table_cell(table, "%s", *run->parent_path ? run->parent_path : "-");
 }
@@ -329,9 +338,7 @@ static Status print_node(Tree *t, const RunInfo *run) {
     RunScore *scores;
     size_t n;
     TRY_RETURN(run_last_scores(t->session->runs, &t->session->arena, run->id, &scores, &n));
-    const RunScore *loss = score_named(scores, n, "eval_loss");
-    const RunScore *exact = score_named(scores, n, "eval_exact_match");
-    if (!loss) loss = score_named(scores, n, "train_loss");
+    const RunScore *loss = loss_score(scores, n), *exact = exact_score(scores, n);
     printf("%s #%lld  %s", run->name, (long long)run->id, run->status);
     if (run->step) printf(", step %lld", (long long)run->step);
     if (loss) printf(", loss %.5g", loss->value);

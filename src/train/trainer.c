@@ -446,6 +446,7 @@ Status train_run(OptionSet *set, const char *recipe_path, const tane_run_callbac
     if (l.step >= l.t.plan.total_steps)
         tell(&l, TANE_INFO, "step %" PRId64 " of %" PRId64 ": this run is complete", l.step, l.t.plan.total_steps);
     TRY(loop(&l));
+    if (!isnan(l.last_loss)) TRY(run_score(l.runs, l.run_id, l.step, "train_loss", l.last_loss));
     fill_result(&l, result);
 out:;
     ErrorCopy error = {0};

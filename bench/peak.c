@@ -26,7 +26,7 @@ typedef double Loop(void);
 
 #if defined(__x86_64__)
 #define KEEP(x)                                                                                                        \
-    __asm__ volatile("" : "+v"(x[0]), "+v"(x[1]), "+v"(x[2]), "+v"(x[3]), "+v"(x[4]), "+v"(x[5]));                      \
+    __asm__ volatile("" : "+v"(x[0]), "+v"(x[1]), "+v"(x[2]), "+v"(x[3]), "+v"(x[4]), "+v"(x[5]));                     \
     __asm__ volatile("" : "+v"(x[6]), "+v"(x[7]), "+v"(x[8]), "+v"(x[9]), "+v"(x[10]), "+v"(x[11]))
 
 __attribute__((target("avx2,fma"))) static double fma_256(void) {
@@ -121,7 +121,8 @@ static void fill(void *matrix, DType type, int64_t n) {
 /* The product of GPT-2's first MLP layer. */
 static Status gemm_rate(DType type, double *rate) {
     Status st = TANE_OK;
-    Gemm g = {.m = 4096, .n = 3072, .k = 768, .type = type, .out_type = type, .trans_b = true, .lda = 768, .ldb = 768, .ldc = 3072};
+    Gemm g = {.m = 4096, .n = 3072, .k = 768, .type = type, .out_type = type, .trans_b = true,
+              .lda = 768, .ldb = 768, .ldc = 3072};
     char *a = NULL, *b = NULL, *c = NULL, *scratch = NULL;
     double best = 0;
     TRY(mem_new((void **)&a, (size_t)(g.m * g.k), dtype_size(type)));
@@ -154,9 +155,11 @@ int main(int argc, char **argv) {
     TRY(gemm_rate(DTYPE_BF16, &gemm_bf16));
     TRY(gemm_rate(DTYPE_F32, &gemm_fp32));
     TRY(measure_memory(&copy));
-    printf("{\"event\": \"peak\", \"cpu\": \"%s\", \"threads\": %d, \"bf16_tiles\": %.4g, \"bf16_vectors\": %.4g, \"fp32_vectors\": %.4g, "
-           "\"gemm_bf16\": %.4g, \"gemm_fp32\": %.4g, \"gemm_backend\": \"%s\", \"copy\": %.4g}\n",
-           cpu->model, omp_get_max_threads(), loop_rate(tile_loop(cpu)), loop_rate(bf16_loop(cpu)), loop_rate(fp32_loop(cpu)), gemm_bf16,
+    printf("{\"event\": \"peak\", \"cpu\": \"%s\", \"threads\": %d, ", cpu->model, omp_get_max_threads());
+    printf("\"bf16_tiles\": %.4g, ", loop_rate(tile_loop(cpu)));
+    printf("\"bf16_vectors\": %.4g, ", loop_rate(bf16_loop(cpu)));
+    printf("\"fp32_vectors\": %.4g, ", loop_rate(fp32_loop(cpu)));
+    printf("\"gemm_bf16\": %.4g, \"gemm_fp32\": %.4g, \"gemm_backend\": \"%s\", \"copy\": %.4g}\n", gemm_bf16,
            gemm_fp32, gemm_backend(DTYPE_BF16), copy);
 out:
     if (st != TANE_OK) fprintf(stderr, "peak: %s\n", err_message());

@@ -112,7 +112,8 @@ run_llmc() { # ROWS LENGTH STEPS -> $work/llmc.jsonl
             match($0, /took [0-9.]+/)
             ms = substr($0, RSTART + 5, RLENGTH - 5)
             if (!n++) printf "{\"event\": \"ready\", \"first_loss\": %s}\n", loss
-            else printf "{\"event\": \"round\", \"tokens_per_second\": %.1f, \"peak_mib\": %.1f}\n", tokens / ms * 1e3, peak / 1024
+            else printf "{\"event\": \"round\", \"tokens_per_second\": %.1f, \"peak_mib\": %.1f}\n",
+                tokens / ms * 1e3, peak / 1024
         }' "$work/llmc.log" > "$work/llmc.jsonl"
     grep -q round "$work/llmc.jsonl" && return
     echo "  llm.c failed: $(tail -n 2 "$work/llmc.log" | tr '\n' ' ')"
@@ -122,7 +123,8 @@ run_llmc() { # ROWS LENGTH STEPS -> $work/llmc.jsonl
 # ------------------------------------------------------------------------------------------------------ table
 
 table_head() {
-    printf '  %-22s %10s %21s %8s %8s %8s %9s %8s %6s %7s\n' '' tokens/s '(slowest..fastest)' step TFLOP/s 'of peak' 'peak MiB' plan allocs ratio
+    printf '  %-22s %10s %21s %8s %8s %8s %9s %8s %6s %7s\n' '' tokens/s '(slowest..fastest)' \
+        step TFLOP/s 'of peak' 'peak MiB' plan allocs ratio
 }
 
 # row NAME LABEL TOKENS_PER_STEP: its median, spread, share of the peak, memory; tane's tokens/s over its own.
@@ -144,23 +146,37 @@ row() {
         }
         BEGIN {
             while ((getline line < ours) > 0) {
-                if (line ~ /"ready"/) { our_loss = value(line, "first_loss"); ours_parameters = value(line, "parameters") }
+                if (line ~ /"ready"/) {
+                    our_loss = value(line, "first_loss")
+                    our_parameters = value(line, "parameters")
+                }
                 if (line ~ /"round"/) a[++m] = value(line, "tokens_per_second") + 0
             }
         }
-        /"ready"/ { loss = value($0, "first_loss"); plan = value($0, "planned_mib"); warm = value($0, "warm_up_s"); parameters = value($0, "parameters") }
-        /"round"/ { b[++n] = value($0, "tokens_per_second") + 0; mib = value($0, "peak_mib"); allocs = value($0, "allocations_per_step") }
+        /"ready"/ {
+            loss = value($0, "first_loss")
+            parameters = value($0, "parameters")
+            plan = value($0, "planned_mib")
+            warm = value($0, "warm_up_s")
+        }
+        /"round"/ {
+            b[++n] = value($0, "tokens_per_second") + 0
+            mib = value($0, "peak_mib")
+            allocs = value($0, "allocations_per_step")
+        }
         END {
             if (!n || !m) exit
             rate = median(b, n)
             ratio = label == "tane" ? "" : sprintf("%.2f", median(a, m) / rate)
             share = peak > 0 ? sprintf("%.1f%%", 100 * rate * flops / peak) : "-"
             planned = plan == "" ? "" : sprintf("%+.1f%%", 100 * (mib / plan - 1))
-            printf "  %-22s %10.1f %21s %8s %8.3f %8s %9.0f %8s %6s %7s\n", label, rate, sprintf("(%.1f..%.1f)", b[1], b[n]),
-                sprintf(per_step / rate < 1 ? "%.1fms" : "%.2fs", per_step / rate < 1 ? per_step / rate * 1e3 : per_step / rate),
+            seconds = per_step / rate
+            step = seconds < 1 ? sprintf("%.1fms", seconds * 1e3) : sprintf("%.2fs", seconds)
+            spread = sprintf("(%.1f..%.1f)", b[1], b[n])
+            printf "  %-22s %10.1f %21s %8s %8.3f %8s %9.0f %8s %6s %7s\n", label, rate, spread, step,
                 rate * flops / 1e12, share, mib, planned, allocs, ratio
-            if (parameters != "" && parameters != ours_parameters)
-                printf "    it has %s parameters, tane %s: not the same model\n", parameters, ours_parameters
+            if (parameters != "" && parameters != our_parameters)
+                printf "    it has %s parameters, tane %s: not the same model\n", parameters, our_parameters
             if (loss - our_loss > 0.15 || our_loss - loss > 0.15)
                 printf "    its first loss is %s, tane'\''s %s: not the same start\n", loss, our_loss
             if (label ~ /compile/) printf "    warm-up %s s (not counted)\n", warm
@@ -177,7 +193,10 @@ measure() {
     echo
     echo "$title: $rounds rounds of $steps steps, in turns"
     # As the program sets it for itself (src/cli/main.c).
-    start tane env GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}" "$build/bench/train_step" "${shape[@]}" --serve || { failed=1; return; }
+    if ! start tane env GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}" "$build/bench/train_step" "${shape[@]}" --serve; then
+        failed=1
+        return
+    fi
     flops=$(number flops_per_token < "$work/tane.jsonl")
     if [ -n "$have_torch" ]; then
         start eager "$python" bench/torch_train.py "${shape[@]}" --serve && names+=" eager"
@@ -216,9 +235,13 @@ awk -v cpu="$(number cpu <<< "$machine")" -v threads="$threads" -v tiles="$(numb
     -v gemm="$(number gemm_bf16 <<< "$machine")" -v gemm32="$(number gemm_fp32 <<< "$machine")" \
     -v backend="$(number gemm_backend <<< "$machine")" -v copy="$(number copy <<< "$machine")" -v peak="$peak" 'BEGIN {
         printf "%s, %d threads, load %s\n", cpu, threads, "'"$(cut -d' ' -f1 /proc/loadavg)"'"
-        printf "  in registers: bf16 tiles %.3f, bf16 vectors %.3f, fp32 %.3f TFLOP/s; copy %.1f GB/s\n", tiles / 1e12, vectors / 1e12, fp32 / 1e12, copy / 1e9
-        printf "  4096 x 3072 x 768: bf16 %.3f TFLOP/s (%.0f%% of the peak, %s), fp32 %.3f\n", gemm / 1e12, 100 * gemm / peak, backend, gemm32 / 1e12
+        printf "  in registers: bf16 tiles %.3f, bf16 vectors %.3f, fp32 %.3f TFLOP/s; copy %.1f GB/s\n",
+            tiles / 1e12, vectors / 1e12, fp32 / 1e12, copy / 1e9
+        printf "  4096 x 3072 x 768: bf16 %.3f TFLOP/s (%.0f%% of the peak, %s), fp32 %.3f\n",
+            gemm / 1e12, 100 * gemm / peak, backend, gemm32 / 1e12
     }'
+
+awk -v n="$threads" '$1 > n / 2 { print "  busy with other work: the ratios below mean little" }' /proc/loadavg
 
 for name in $cases; do
     case $name in
@@ -244,7 +267,10 @@ if [ -f "$record" ]; then
             sub(/.*: */, "", v)
             return v + 0
         }
-        value("tokens_per_second") > 0 { seconds += (value("tokens_seen") - seen) / value("tokens_per_second"); seen = value("tokens_seen") }
+        value("tokens_per_second") > 0 {
+            seconds += (value("tokens_seen") - seen) / value("tokens_per_second")
+            seen = value("tokens_seen")
+        }
         value("eval_exact_match") >= 0.99 && !at { at = seconds; step = value("step") }
         END {
             if (at) printf "quickstart: 99%% of its questions right at step %d, after %.0f s of training\n", step, at

@@ -31,8 +31,8 @@ class Block(nn.Module):
 
     def forward(self, x):
         b, t, c = x.shape
-        q, k, v = (part.view(b, t, self.heads, c // self.heads).transpose(1, 2) for part in self.qkv(self.norm1(x)).split(c, dim=2))
-        attention = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        heads = (part.view(b, t, self.heads, -1).transpose(1, 2) for part in self.qkv(self.norm1(x)).split(c, dim=2))
+        attention = F.scaled_dot_product_attention(*heads, is_causal=True)
         x = x + self.out(attention.transpose(1, 2).reshape(b, t, c))
         return x + self.proj(F.gelu(self.fc(self.norm2(x)), approximate="tanh"))
 
@@ -109,7 +109,8 @@ class Bench:
             loss = self.step()
             times.append(time.perf_counter() - start)
         seconds = sum(times) / len(times)
-        say(event="round", tokens_per_second=round(self.o.rows * self.o.length / seconds, 1), step_ms=round(seconds * 1e3, 3),
+        rate = self.o.rows * self.o.length / seconds
+        say(event="round", tokens_per_second=round(rate, 1), step_ms=round(seconds * 1e3, 3),
             least_step_ms=round(min(times) * 1e3, 3), loss=round(loss, 4),
             peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1))
 

@@ -72,9 +72,11 @@ static void read_options(Options *o, int argc, char **argv) {
                    {"context", &o->context}, {"rows", &o->rows}, {"length", &o->length}, {"steps", &o->steps},
                    {"rounds", &o->rounds}, {"threads", &o->threads}};
     enum { NUMBERS = sizeof numbers / sizeof *numbers, FIRST = 256, ARCH = FIRST + NUMBERS, DTYPE };
-    struct option known[NUMBERS + 5] = {{"arch", required_argument, NULL, ARCH}, {"dtype", required_argument, NULL, DTYPE},
+    struct option known[NUMBERS + 5] = {{"arch", required_argument, NULL, ARCH},
+                                        {"dtype", required_argument, NULL, DTYPE},
                                         {"profile", no_argument, &o->profile, 1}, {"serve", no_argument, &o->serve, 1}};
-    for (int i = 0; i < NUMBERS; i++) known[4 + i] = (struct option){numbers[i].name, required_argument, NULL, FIRST + i};
+    for (int i = 0; i < NUMBERS; i++)
+        known[4 + i] = (struct option){numbers[i].name, required_argument, NULL, FIRST + i};
     for (int which; (which = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (which == '?') usage("unknown option");
         if (which == ARCH) o->arch = optarg;
@@ -123,7 +125,8 @@ static Status make_batch(Bench *b) {
 
 /* As the trainer builds it (train/setup.c). */
 static Status bench_open(Bench *b) {
-    const OptimizerOptions adam = {.weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .max_grad_norm = 1.0};
+    const OptimizerOptions adam = {.weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8,
+                                   .max_grad_norm = 1.0};
     omp_set_num_threads((int)b->o.threads);
     TRY_RETURN(make_model(b));
     TRY_RETURN(optimizer_new(&b->optimizer, b->model, &adam, ops_cpu()));
@@ -152,11 +155,13 @@ static void bench_close(Bench *b) {
 
 static Status one_step(Bench *b, double *loss) {
     float norm;
-    TapeRun run = {.seed = 42, .position = (uint64_t)b->step, .training = true, .grad_scale = 1.0f / (float)b->batch.targets};
+    TapeRun run = {.seed = 42, .position = (uint64_t)b->step, .training = true,
+                   .grad_scale = 1.0f / (float)b->batch.targets};
     TRY_RETURN(batch_tape_run(&b->tape, &b->batch, &run, loss));
     *loss /= (double)b->batch.targets;
     TRY_RETURN(optimizer_step(b->optimizer, 1e-4, ++b->step, &norm));
-    if (!isfinite(*loss) || !isfinite(norm)) return FAIL(TANE_ENUMERIC, "step %ld: loss %g, gradient %g", b->step, *loss, (double)norm);
+    if (!isfinite(*loss) || !isfinite(norm))
+        return FAIL(TANE_ENUMERIC, "step %ld: loss %g, gradient %g", b->step, *loss, (double)norm);
     return TANE_OK;
 }
 
@@ -175,8 +180,8 @@ static Status one_round(Bench *b) {
         least = fmin(least, clock_seconds() - from);
     }
     double seconds = (clock_seconds() - start) / (double)b->o.steps;
-    printf("{\"event\": \"round\", \"tokens_per_second\": %.1f, \"step_ms\": %.3f, \"least_step_ms\": %.3f, \"loss\": %.4f, "
-           "\"allocations_per_step\": %g, \"peak_mib\": %.1f}\n",
+    printf("{\"event\": \"round\", \"tokens_per_second\": %.1f, \"step_ms\": %.3f, \"least_step_ms\": %.3f, "
+           "\"loss\": %.4f, \"allocations_per_step\": %g, \"peak_mib\": %.1f}\n",
            (double)(b->o.rows * b->o.length) / seconds, seconds * 1e3, least * 1e3, loss,
            (double)(allocations - before) / (double)b->o.steps, peak_mib());
     fflush(stdout);
@@ -187,9 +192,11 @@ static Status one_round(Bench *b) {
 static Status warm_up(Bench *b) {
     double loss, start = clock_seconds();
     TRY_RETURN(one_step(b, &loss));
-    printf("{\"event\": \"ready\", \"name\": \"tane\", \"version\": \"%s\", \"arch\": \"%s\", \"backend\": \"%s\", \"threads\": %ld, "
-           "\"parameters\": %lld, \"flops_per_token\": %.0f, \"planned_mib\": %.1f, \"first_loss\": %.4f, \"warm_up_s\": %.2f}\n",
-           TANE_VERSION, b->o.arch, gemm_backend(b->model->dtype), b->o.threads, (long long)params_count(&b->model->params),
+    printf("{\"event\": \"ready\", \"name\": \"tane\", \"version\": \"%s\", \"arch\": \"%s\", \"backend\": \"%s\", ",
+           TANE_VERSION, b->o.arch, gemm_backend(b->model->dtype));
+    printf("\"threads\": %ld, \"parameters\": %lld, \"flops_per_token\": %.0f, \"planned_mib\": %.1f, "
+           "\"first_loss\": %.4f, \"warm_up_s\": %.2f}\n",
+           b->o.threads, (long long)params_count(&b->model->params),
            model_train_flops(b->model, b->o.length), (double)b->planned / 1048576, loss, clock_seconds() - start);
     fflush(stdout);
     return TANE_OK;
@@ -202,8 +209,8 @@ static void print_profile(const Bench *b, long steps) {
         tape_times(tapes[t], forward, backward);
         for (int op = 0; op < OP_COUNT; op++)
             if (forward[op] + backward[op] > 0)
-                printf("{\"event\": \"op\", \"op\": \"%s\", \"forward_ms\": %.3f, \"backward_ms\": %.3f}\n", op_name((OpId)op),
-                       forward[op] / (double)steps * 1e3, backward[op] / (double)steps * 1e3);
+                printf("{\"event\": \"op\", \"op\": \"%s\", \"forward_ms\": %.3f, \"backward_ms\": %.3f}\n",
+                       op_name((OpId)op), forward[op] / (double)steps * 1e3, backward[op] / (double)steps * 1e3);
     }
 }
 

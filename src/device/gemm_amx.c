@@ -12,10 +12,10 @@
  *     each in every step, while the tile unit works.
  *
  * Nest: groups of k (fp32 results only, which add up in C) / blocks of columns of B that fit L2 / panels of 32 rows /
- * blocks of k / panels of 32 columns. With a long K only a few panels fit L2, and A would pass too often: then a block of
- * rows of A stays there (`by_columns`), and the panels of B pass, packed already. Threads divide the rows, or the columns
- * when there are few rows. When M <= 32 and B is stored (N, K) the operands change places, so that B is read as it lies
- * and once.
+ * blocks of k / panels of 32 columns. With a long K only a few panels fit L2, and A would pass too often: then a block
+ * of rows of A stays there (`by_columns`), and the panels of B pass, packed already. Threads divide the rows, or the
+ * columns when there are few rows. When M <= 32 and B is stored (N, K) the operands change places, so that B is read as
+ * it lies and once.
  *
  * The sum over k: within a block of k as the tile unit does it, then block by block; blocks depend on K alone. So a row
  * of C depends only on its row of A and on B. The tile unit flushes denormals (bf16 inputs and fp32 sums) to zero.
@@ -48,7 +48,7 @@ enum {
     MOST_PANELS = 64,       /* of columns in a strip */
     PAGE = 4096,            /* where the prefetcher of L2 stops */
     WAKE_BYTES = 256,       /* of a page, fetched by us early so that the prefetcher does the rest */
-    REST_STEPS = 2,         /* between two looks at the chores */
+    REST_STEPS = 4,         /* between two looks at the chores */
 };
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -220,80 +220,59 @@ AMX_INLINE void feed_some(Feed *f, int64_t lines) {
     }
 }
 
-/* ---- Drain: the sums of a panel of rows on their way to C, row by row ---- */
+/* ---- Result: the sums of a 32 x 32 block on their way from the tiles to C, row by row ---- */
 
-typedef struct Drain {
-    const float *sum; /* blocks of 32 x 32, one behind the other */
+typedef struct Result {
+    _Alignas(64) float sum[PANEL * PANEL];
+    float bias[PANEL];
+    const float *add; /* sums of earlier blocks of k, or C */
+    int64_t add_ld;   /* 0 when add points to zeros */
     void *dst;
-    int64_t ld, rows, blocks;
-    const uint16_t *bias; /* NULL: none */
-    __mmask32 last;       /* columns of the last block */
-    bool narrow;          /* C is bf16 */
-    bool add;             /* C += */
-    int64_t row, block;
-} Drain;
+    int64_t ld;
+    int64_t row, rows;
+    __mmask32 columns;
+    bool narrow;     /* dst is bf16 */
+    bool accumulate; /* ... and is added to */
+    bool plain;      /* bf16, whole, and nothing to add */
+} Result;
 
-AMX_INLINE __m512 widen_low(__m512i x) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(x)), 16));
-}
-AMX_INLINE __m512 widen_high(__m512i x) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(x, 1)), 16));
-}
+AMX_INLINE __m512 widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
 
-/* Any kind of sum, type, bias and width. */
-AMX_INLINE void drain_any(const Drain *d, const float *sum, int64_t at, int64_t block) {
-    __mmask32 mask = block < d->blocks - 1 ? ~0u : d->last;
-    __mmask16 low = (__mmask16)mask, high = (__mmask16)(mask >> 16);
-    __m512 x = _mm512_load_ps(sum), y = _mm512_load_ps(sum + TILE);
-    if (d->bias) {
-        __m512i bias = _mm512_maskz_loadu_epi16(mask, d->bias + block * PANEL);
-        x = _mm512_add_ps(x, widen_low(bias));
-        y = _mm512_add_ps(y, widen_high(bias));
-    }
-    if (d->narrow) {
-        uint16_t *dst = (uint16_t *)d->dst + at;
-        if (d->add) {
-            __m512i old = _mm512_maskz_loadu_epi16(mask, dst);
-            x = _mm512_add_ps(x, widen_low(old));
-            y = _mm512_add_ps(y, widen_high(old));
-        }
-        _mm512_mask_storeu_epi16(dst, mask, (__m512i)_mm512_cvtne2ps_pbh(y, x));
-    } else {
-        float *dst = (float *)d->dst + at;
-        if (d->add) {
-            x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(low, dst));
-            y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(high, dst + TILE));
-        }
+AMX_INLINE void result_row(const Result *r, int64_t i) {
+    __mmask16 low = (__mmask16)r->columns, high = (__mmask16)(r->columns >> 16);
+    const float *sum = r->sum + i * PANEL, *add = r->add + i * r->add_ld;
+    __m512 x = _mm512_add_ps(_mm512_load_ps(sum), _mm512_load_ps(r->bias));
+    __m512 y = _mm512_add_ps(_mm512_load_ps(sum + TILE), _mm512_load_ps(r->bias + TILE));
+    x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(low, add));
+    y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(high, add + TILE));
+    if (!r->narrow) {
+        float *dst = (float *)r->dst + i * r->ld;
         _mm512_mask_storeu_ps(dst, low, x);
         _mm512_mask_storeu_ps(dst + TILE, high, y);
+        return;
     }
+    uint16_t *dst = (uint16_t *)r->dst + i * r->ld;
+    if (r->accumulate) {
+        __m512i old = _mm512_maskz_loadu_epi16(r->columns, dst);
+        x = _mm512_add_ps(x, widen(_mm512_castsi512_si256(old)));
+        y = _mm512_add_ps(y, widen(_mm512_extracti64x4_epi64(old, 1)));
+    }
+    _mm512_mask_storeu_epi16(dst, r->columns, (__m512i)_mm512_cvtne2ps_pbh(y, x));
 }
 
-/* Whole blocks of the two kinds that training is made of. */
-AMX_INLINE void drain_narrow(const float *sum, uint16_t *dst) {
+AMX_INLINE void result_row_plain(const Result *r, int64_t i) {
+    const float *sum = r->sum + i * PANEL;
     __m512bh x = _mm512_cvtne2ps_pbh(_mm512_load_ps(sum + TILE), _mm512_load_ps(sum));
-    _mm512_storeu_si512(dst, (__m512i)x);
-}
-AMX_INLINE void drain_add(const float *sum, float *dst) {
-    _mm512_storeu_ps(dst, _mm512_add_ps(_mm512_load_ps(sum), _mm512_loadu_ps(dst)));
-    _mm512_storeu_ps(dst + TILE, _mm512_add_ps(_mm512_load_ps(sum + TILE), _mm512_loadu_ps(dst + TILE)));
+    _mm512_storeu_si512((uint16_t *)r->dst + i * r->ld, (__m512i)x);
 }
 
-AMX_INLINE void drain_some(Drain *d, int64_t count) {
-    while (count > 0 && d->row < d->rows) {
-        int64_t to = d->block + count < d->blocks ? d->block + count : d->blocks;
-        int64_t whole = d->last == ~0u || to < d->blocks ? to : to - 1, j = d->block;
-        const float *sum = d->sum + d->row * PANEL;
-        int64_t at = d->row * d->ld;
-        if (d->narrow && !d->add && !d->bias)
-            for (; j < whole; j++) drain_narrow(sum + j * PANEL * PANEL, (uint16_t *)d->dst + at + j * PANEL);
-        else if (!d->narrow && d->add && !d->bias)
-            for (; j < whole; j++) drain_add(sum + j * PANEL * PANEL, (float *)d->dst + at + j * PANEL);
-        for (; j < to; j++) drain_any(d, sum + j * PANEL * PANEL, at + j * PANEL, j);
-        count -= to - d->block;
-        d->block = to == d->blocks ? 0 : to;
-        d->row += to == d->blocks;
-    }
+AMX_INLINE void result_some(Result *r, int64_t rows) {
+    int64_t to = r->row + rows < r->rows ? r->row + rows : r->rows;
+    if (r->plain)
+        for (int64_t i = r->row; i < to; i++) result_row_plain(r, i);
+    else
+        for (int64_t i = r->row; i < to; i++) result_row(r, i);
+    r->row = to;
 }
 
 /* ---- The kernel ---- */
@@ -304,31 +283,16 @@ typedef struct TileConfig {
     uint8_t rows[16];
 } TileConfig;
 
-/* What a thread does while it multiplies. */
+/* What a thread does while it multiplies: a piece of each every REST_STEPS steps. */
 typedef struct Chores {
     Feed feed;
-    Drain drain;
-    int64_t feed_lines, drain_blocks, add_rows; /* at a time */
-    const float *fresh; /* sums of the block before, to be added to `sum` from `row` on */
-    float *sum;
-    int64_t row;
+    int64_t feed_lines, result_rows;
+    Result *result;
 } Chores;
 
-AMX_INLINE void add_some(Chores *c, int64_t rows) {
-    int64_t to = c->row + rows < PANEL ? c->row + rows : PANEL;
-    for (int64_t i = c->row; i < to; i++) {
-        float *sum = c->sum + i * PANEL;
-        const float *fresh = c->fresh + i * PANEL;
-        _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), _mm512_load_ps(fresh)));
-        _mm512_store_ps(sum + TILE, _mm512_add_ps(_mm512_load_ps(sum + TILE), _mm512_load_ps(fresh + TILE)));
-    }
-    c->row = to;
-}
-
 AMX_INLINE void do_chores(Chores *c) {
-    add_some(c, c->add_rows);
+    result_some(c->result, c->result_rows);
     feed_some(&c->feed, c->feed_lines);
-    drain_some(&c->drain, c->drain_blocks);
 }
 
 /* One step. Tiles: 0 1 / 2 3 sums, 4 5 of A, 6 7 of B. The operand that comes from L2 is loaded with `stream`. */
@@ -395,16 +359,18 @@ typedef struct Plan {
     uint8_t *own;                 /* `own_bytes` for each thread */
     size_t own_bytes;
     int64_t own_panels; /* of these: bytes of packed panels of A */
-    int64_t sums;       /* ... and floats of one of the two strips of sums */
+    int64_t sums;       /* ... and floats of the sums of a strip */
     size_t bytes;       /* of scratch, all in all */
 } Plan;
 
 /* A thread's part of the scratch memory. */
 typedef struct Worker {
-    _Alignas(64) float fresh[2][PANEL * PANEL];
+    Result result[2]; /* being made and on its way to C, in turn */
+    float zeros[PANEL];
+    int turn;
     Chores chores;
-    char *panels;  /* packed panels of A, over a group: the one at work and the next, or the block that stays */
-    float *sum[2]; /* sums of a strip, blocks of 32 x 32: being made, and on their way to C */
+    char *panels; /* packed panels of A, over a group: the one at work and the next, or the block that stays */
+    float *sums;  /* of a strip, blocks of 32 x 32: where bf16 results wait for the next block of k */
 } Worker;
 
 /* How K is cut: by K and the type of C alone. */
@@ -423,9 +389,9 @@ static void plan_memory(Plan *p, const Gemm *g, int threads, uint8_t *memory) {
     p->by_columns = !g->trans_a && L2_BYTES / panel < FEW_PANELS && panels_m > FEW_PANELS;
     int64_t shared = max64(LEAST_PANELS * panel, p->by_columns ? SHARED_BYTES : L2_BYTES);
     int64_t stays = p->by_columns ? min64(panels_m * panel, max64(LEAST_PANELS * panel, L2_BYTES)) : 2 * panel;
-    p->sums = min64(max64(panels_n, FEW_PANELS), MOST_PANELS) * PANEL * PANEL;
+    p->sums = g->out_type == DTYPE_F32 ? 0 : min64(max64(panels_n, FEW_PANELS), MOST_PANELS) * PANEL * PANEL;
     p->own_panels = g->trans_a ? 0 : stays;
-    p->own_bytes = sizeof(Worker) + (size_t)p->own_panels + 2 * (size_t)p->sums * sizeof(float);
+    p->own_bytes = sizeof(Worker) + (size_t)p->own_panels + (size_t)p->sums * sizeof(float);
     p->own_bytes = (p->own_bytes + PAGE - 1) & ~(size_t)(PAGE - 1);
     p->packed_a = memory;
     p->packed_b = p->packed_a + (g->trans_a ? min64(panels_m * panel, max64(threads * panel, SHARED_BYTES)) : 0);
@@ -512,57 +478,67 @@ static Feed feed_panel(const Plan *p, const Area *area, int64_t panel, char *dst
 typedef struct Strip {
     int64_t m, m_to, n, n_to;
     const char *a, *b; /* from panels m and n on */
-    float *sum;
 } Strip;
 
-static Drain drain_strip(const Plan *p, const Area *area, const Strip *s) {
+/* Where the sums of a block go after steps k..k_to; the coordinates are those of C as stored. fp32 adds up in C itself,
+ * bf16 in `sums`, where the first block of k is already. */
+AMX static void result_start(const Plan *p, const Worker *w, Result *r, int64_t row, int64_t rows, int64_t col,
+                             int64_t cols, float *sums, int64_t k, int64_t k_to) {
     const Gemm *g = &p->g;
-    int64_t row = s->m * PANEL, rows = min64(g->m, s->m_to * PANEL) - row;
-    int64_t col = s->n * PANEL, cols = min64(g->n, s->n_to * PANEL) - col;
-    if (p->swapped) { /* one block, and it has been transposed */
-        int64_t at = row, count = rows;
-        row = col;
-        rows = cols;
-        col = at;
-        cols = count;
+    bool first = k == 0, last = k_to == p->steps, wide = g->out_type == DTYPE_F32;
+    r->row = 0;
+    r->rows = wide || last || !first ? rows : 0;
+    r->columns = cols == PANEL ? ~0u : (1u << cols) - 1;
+    r->narrow = !wide && last;
+    r->accumulate = g->accumulate;
+    bool biased = p->bias && (wide ? first : last), adds = wide ? g->accumulate || !first : !first;
+    __m512i bias = biased ? _mm512_maskz_loadu_epi16(r->columns, p->bias + col) : _mm512_setzero_si512();
+    _mm512_store_ps(r->bias, widen(_mm512_castsi512_si256(bias)));
+    _mm512_store_ps(r->bias + TILE, widen(_mm512_extracti64x4_epi64(bias, 1)));
+    if (wide || last) {
+        r->dst = (char *)p->c + (row * g->ldc + col) * (int64_t)dtype_size(g->out_type);
+        r->ld = g->ldc;
+    } else {
+        r->dst = sums;
+        r->ld = PANEL;
     }
-    int64_t blocks = ceil_div(cols, PANEL), rest = cols - (blocks - 1) * PANEL;
-    return (Drain){.sum = s->sum, .dst = (char *)p->c + (row * g->ldc + col) * (int64_t)dtype_size(g->out_type),
-                   .ld = g->ldc, .rows = rows, .blocks = blocks, .bias = p->bias && area->k == 0 ? p->bias + col : NULL,
-                   .last = rest == PANEL ? ~0u : (1u << rest) - 1, .narrow = g->out_type == DTYPE_BF16,
-                   .add = g->accumulate || area->k > 0};
+    r->add = !adds ? w->zeros : wide ? r->dst : sums;
+    r->add_ld = !adds ? 0 : wide ? g->ldc : PANEL;
+    r->plain = r->narrow && cols == PANEL && !biased && !adds && !g->accumulate;
 }
 
-/* The sums of a strip. The first block of k goes straight to its place, later ones are added to it. */
+AMX_INLINE void transpose_block(float *sum) {
+    _Alignas(64) float t[PANEL * PANEL];
+    for (int q = 0; q < 4; q++)
+        transpose16(sum + (q / 2 * PANEL + q % 2) * TILE, 128, t + (q % 2 * PANEL + q / 2) * TILE, 128);
+    memcpy(sum, t, sizeof t);
+}
+
 AMX static void multiply_strip(const Plan *p, Worker *w, const Area *area, const Strip *s) {
-    Chores *c = &w->chores;
     int64_t steps = area->k_to - area->k, panel_bytes = steps * STEP_BYTES;
-    int turn = 0;
     for (int64_t k = 0; k < steps; k += p->block) {
-        float *sum = s->sum;
+        int64_t from = area->k + k, to = min64(from + p->block, area->k_to);
+        bool waits = p->g.out_type == DTYPE_BF16 && from == 0 && to < p->steps;
+        float *sums = w->sums;
         for (int64_t i = s->m; i < s->m_to; i++)
-            for (int64_t j = s->n; j < s->n_to; j++, sum += PANEL * PANEL, turn = !turn) {
+            for (int64_t j = s->n; j < s->n_to; j++, sums += PANEL * PANEL, w->turn = !w->turn) {
+                Result *r = &w->result[w->turn];
                 const char *a = s->a + (i - s->m) * panel_bytes + k * STEP_BYTES;
                 const char *b = s->b + (j - s->n) * panel_bytes + k * STEP_BYTES;
-                float *out = k == 0 ? sum : w->fresh[turn];
-                multiply(p->g.m - i * PANEL, p->g.n - j * PANEL, p->by_columns, a, b, min64(p->block, steps - k), out,
-                         c);
-                add_some(c, PANEL);
-                if (k == 0) continue;
-                c->fresh = out;
-                c->sum = sum;
-                c->row = 0;
+                int64_t row = i * PANEL, rows = min64(PANEL, p->g.m - row);
+                int64_t col = j * PANEL, cols = min64(PANEL, p->g.n - col);
+                float *out = waits ? sums : r->sum;
+                w->chores.result = &w->result[!w->turn];
+                multiply(rows, cols, p->by_columns, a, b, to - from, out, &w->chores);
+                result_some(w->chores.result, PANEL);
+                if (p->swapped) {
+                    transpose_block(out);
+                    result_start(p, w, r, col, cols, row, rows, sums, from, to);
+                } else {
+                    result_start(p, w, r, row, rows, col, cols, sums, from, to);
+                }
             }
     }
-    add_some(c, PANEL);
-}
-
-/* Sets how much to do at a time so that all is done by the end of a strip. */
-static void pace_chores(const Plan *p, Chores *c, int64_t multiplies) {
-    int64_t at_a_time = min64(REST_STEPS, p->block);
-    c->feed_lines = ceil_div(c->feed.rows * c->feed.steps * at_a_time, multiplies);
-    c->drain_blocks = ceil_div(c->drain.rows * c->drain.blocks * at_a_time, multiplies);
-    c->add_rows = ceil_div(PANEL, ceil_div(p->block, REST_STEPS));
 }
 
 AMX static void work(const Plan *p, Worker *w, const Area *area) {
@@ -570,44 +546,40 @@ AMX static void work(const Plan *p, Worker *w, const Area *area) {
     Chores *c = &w->chores;
     int64_t steps = area->k_to - area->k, panel_bytes = steps * STEP_BYTES;
     int64_t high = p->by_columns ? p->block_m : 1, wide = p->by_columns ? 1 : area->n_to - area->n;
+    int64_t at_a_time = min64(REST_STEPS, p->block);
     bool fed = !area->packed_a && !p->by_columns;
     int turn = 0;
-    *c = (Chores){.row = PANEL};
+    *c = (Chores){.result_rows = ceil_div(PANEL, ceil_div(p->block, REST_STEPS))};
     if (fed) c->feed = feed_panel(p, area, area->m, w->panels);
     feed_some(&c->feed, INT64_MAX);
     for (int64_t i = area->m; i < area->m_to; i += high) {
         Strip s = {.m = i, .m_to = min64(i + high, area->m_to), .b = area->packed_b};
         s.a = area->packed_a ? area->packed_a + (i - area->m) * panel_bytes : w->panels;
         if (fed) s.a += turn * panel_bytes;
+        turn = !turn;
         for (int64_t q = i; p->by_columns && q < s.m_to; q++) {
             c->feed = feed_panel(p, area, q, w->panels + (q - i) * panel_bytes);
             feed_some(&c->feed, INT64_MAX);
         }
-        for (s.n = area->n; s.n < area->n_to; s.n += wide, s.b += wide * panel_bytes, turn = !turn) {
+        if (fed && i + 1 < area->m_to) c->feed = feed_panel(p, area, i + 1, w->panels + turn * panel_bytes);
+        c->feed_lines = ceil_div(c->feed.rows * c->feed.steps * at_a_time, steps * wide);
+        for (s.n = area->n; s.n < area->n_to; s.n += wide, s.b += wide * panel_bytes) {
             s.n_to = s.n + wide;
-            s.sum = w->sum[turn];
-            if (fed && i + 1 < area->m_to) c->feed = feed_panel(p, area, i + 1, w->panels + !turn * panel_bytes);
-            pace_chores(p, c, (s.m_to - s.m) * wide * steps);
             multiply_strip(p, w, area, &s);
-            feed_some(&c->feed, INT64_MAX);
-            drain_some(&c->drain, INT64_MAX);
-            if (p->swapped) {
-                _Alignas(64) float t[PANEL * PANEL];
-                for (int q = 0; q < 4; q++)
-                    transpose16(s.sum + (q / 2 * PANEL + q % 2) * TILE, 128, t + (q % 2 * PANEL + q / 2) * TILE, 128);
-                memcpy(s.sum, t, sizeof t);
-            }
-            c->drain = drain_strip(p, area, &s);
         }
+        feed_some(&c->feed, INT64_MAX);
     }
-    drain_some(&c->drain, INT64_MAX);
+    result_some(&w->result[!w->turn], PANEL);
 }
 
-/* Member `member` of `members` packs its share of the panels of B. */
+/* Member `member` of `members` packs its share of the panels of B, in the order of memory. */
 AMX static void share_packing_b(const Plan *p, const Area *area, int member, int members, char *dst) {
-    int64_t steps = area->k_to - area->k, units = (area->n_to - area->n) * steps;
-    for (int64_t u = units * member / members; u < units * (member + 1) / members; u++)
-        pack_b(&p->g, p->b, (area->n + u / steps) * PANEL, area->k + u % steps, (uint16_t *)(dst + u * STEP_BYTES));
+    int64_t steps = area->k_to - area->k, panels = area->n_to - area->n, units = panels * steps;
+    for (int64_t u = units * member / members; u < units * (member + 1) / members; u++) {
+        int64_t panel = p->g.trans_b ? u / steps : u % panels, step = p->g.trans_b ? u % steps : u / panels;
+        char *at = dst + (panel * steps + step) * STEP_BYTES;
+        pack_b(&p->g, p->b, (area->n + panel) * PANEL, area->k + step, (uint16_t *)at);
+    }
 }
 
 /* The same for A stored (K, M), in the order of memory: all columns of 32 rows, then the next. */
@@ -665,8 +637,10 @@ AMX static void run_group(const Plan *p, Worker *w, int thread, int threads, int
 AMX static void run_thread(const Plan *p, int thread, int threads) {
     Worker *w = (Worker *)(p->own + (size_t)thread * p->own_bytes);
     w->panels = (char *)(w + 1);
-    w->sum[0] = (float *)(w->panels + p->own_panels);
-    w->sum[1] = w->sum[0] + p->sums;
+    w->sums = (float *)(w->panels + p->own_panels);
+    w->turn = 0;
+    memset(w->zeros, 0, sizeof w->zeros);
+    for (int i = 0; i < 2; i++) w->result[i].row = w->result[i].rows = 0;
     configure_tiles(p);
     int64_t block_m = p->g.trans_a ? p->block_m : p->panels_m;
     for (int64_t m = 0; m < p->panels_m; m += block_m)

@@ -598,6 +598,8 @@ AMX static void configure_tiles(const Plan *p) {
         config.rows[i] = (uint8_t)(i >= 6 ? TILE : max64(1, min64(TILE, rows)));
         config.row_bytes[i] = 64;
     }
+    /* gcc 12's _tile_loadconfig says that it reads 8 bytes of the 64: without this the other stores may be dropped. */
+    __asm__ volatile("" ::"m"(config));
     _tile_loadconfig(&config);
 }
 

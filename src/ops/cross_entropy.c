@@ -17,8 +17,11 @@ enum { LOSSES, HITS };
 enum { SAVED_DX, SAVED_ROWS };
 enum { PART = 1024 }; /* terms of a sum in fp32 */
 
-/* The logits of a chunk take at most this much. */
-static const size_t CHUNK_BYTES = (size_t)128 << 20;
+/* The logits of a chunk take at most this much. Each chunk reads the weight three times and adds to its gradient once:
+ * few large chunks cost less than many small ones. */
+static const size_t CHUNK_BYTES = (size_t)256 << 20;
+/* Classes of a product for dx. */
+enum { SLICE = 4096 };
 
 typedef struct CrossEntropyArgs {
     float smoothing;
@@ -52,6 +55,15 @@ Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float sm
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
+/* As many rows as CHUNK_BYTES allow, shared out evenly over the chunks; a multiple of 64 but for a single chunk. */
+static int64_t chunk_rows(int64_t rows, int64_t v) {
+    int64_t most_rows = (int64_t)(CHUNK_BYTES / 4 / (size_t)v) / 64 * 64;
+    if (most_rows < 64) most_rows = 64;
+    if (rows <= most_rows) return rows > 0 ? rows : 1;
+    int64_t chunks = (rows + most_rows - 1) / most_rows;
+    return ((rows + chunks - 1) / chunks + 63) / 64 * 64;
+}
+
 static Status plan(Node *node) {
     CrossEntropyArgs *a = (CrossEntropyArgs *)node->args;
     const Tensor *x = node->in[X], *w = node->in[W];
@@ -60,14 +72,13 @@ static Status plan(Node *node) {
         return FAIL(TANE_EUNSUPPORTED, "cross_entropy: no CPU kernel for %s x %s", dtype_name(type), dtype_name(w->dtype));
     int64_t rows = tensor_rows(x), c = tensor_width(x), v = w->shape[0];
     int threads = omp_get_max_threads();
-    a->chunk = (int64_t)(CHUNK_BYTES / 4 / (size_t)v) / 64 * 64;
-    if (a->chunk < 64) a->chunk = 64;
-    if (a->chunk > rows) a->chunk = rows > 0 ? rows : 1;
+    a->chunk = chunk_rows(rows, v);
     a->logits = (Gemm){.m = a->chunk, .n = v, .k = c, .type = type, .out_type = DTYPE_F32, .trans_b = true,
                        .lda = c, .ldb = c, .ldc = v};
     /* dlogits lie in their logits' place: in bf16 each row fills the first half of its fp32 row. */
     int64_t ld = type == DTYPE_F32 ? v : 2 * v;
-    a->dx = (Gemm){.m = a->chunk, .n = c, .k = v, .type = type, .out_type = type, .lda = ld, .ldb = c, .ldc = c};
+    a->dx = (Gemm){.m = a->chunk, .n = c, .k = v < SLICE ? v : SLICE, .type = type, .out_type = DTYPE_F32, .lda = ld,
+                   .ldb = c, .ldc = c, .accumulate = true};
     a->dw = (Gemm){.m = v, .n = c, .k = a->chunk, .type = type, .out_type = DTYPE_F32, .trans_a = true,
                    .lda = ld, .ldb = c, .ldc = c, .accumulate = true};
     a->gathered = round64((size_t)(a->chunk * v) * 4);
@@ -75,12 +86,13 @@ static Status plan(Node *node) {
     size_t gemm = gemm_scratch(&a->logits, threads);
     int64_t shape[] = {rows, c}, count[] = {rows + 1};
     if (node->live) {
-        Gemm first = a->dw;
-        first.accumulate = false;
-        gemm = most(gemm, most(gemm_scratch(&a->dx, threads), most(gemm_scratch(&a->dw, threads), gemm_scratch(&first, threads))));
-        TRY_RETURN(node_save(node, type, 2, shape));
+        Gemm first_dx = a->dx, first_dw = a->dw;
+        first_dx.accumulate = first_dw.accumulate = false;
+        gemm = most(gemm, most(gemm_scratch(&a->dx, threads), gemm_scratch(&first_dx, threads)));
+        gemm = most(gemm, most(gemm_scratch(&a->dw, threads), gemm_scratch(&first_dw, threads)));
+        TRY_RETURN(node_save(node, DTYPE_F32, 2, shape));
     } else {
-        TRY_RETURN(node_save(node, type, 0, NULL));
+        TRY_RETURN(node_save(node, DTYPE_F32, 0, NULL));
     }
     TRY_RETURN(node_save(node, DTYPE_I32, 1, count)); /* rows that have a label; the last element counts them */
     node->scratch_bytes = a->gemm + gemm;
@@ -140,6 +152,32 @@ static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothi
     return loss;
 }
 
+/* The rows of x that have a label, behind each other: x's own memory where they lie so, else copied to `to`. */
+static const void *gather(const Tensor *x, const int32_t *which, int64_t n, void *to) {
+    size_t bytes = (size_t)tensor_width(x) * dtype_size(x->dtype);
+    if (which[n - 1] - which[0] == n - 1) return (const char *)x->data + (size_t)which[0] * bytes;
+#pragma omp parallel for schedule(static) if (n > 256)
+    for (int64_t i = 0; i < n; i++) memcpy((char *)to + (size_t)i * bytes, (const char *)x->data + (size_t)which[i] * bytes, bytes);
+    return to;
+}
+
+/* dx of rows from .. from + m - 1 = dlogits w, summed over slices of the vocabulary: a product as long as the vocabulary
+ * would read dlogits from memory again for each block of columns (three times slower at V = 50304). */
+static Status input_gradient(const Node *node, const float *z, int64_t from, int64_t m, void *gemm) {
+    const CrossEntropyArgs *a = node->args;
+    const Tensor *w = node->in[W];
+    int64_t v = w->shape[0], c = w->shape[1];
+    Gemm g = a->dx;
+    g.m = m;
+    for (int64_t k = 0; k < v; k += SLICE) {
+        g.k = v - k < SLICE ? v - k : SLICE;
+        g.accumulate = k > 0;
+        TRY_RETURN(gemm_run(&g, row_at(z, w->dtype, k), row_at(w->data, w->dtype, k * c),
+                            (float *)node->saved[SAVED_DX]->data + from * c, NULL, gemm));
+    }
+    return TANE_OK;
+}
+
 static Status forward(const Node *node, const TapeRun *run) {
     const CrossEntropyArgs *a = node->args;
     const Tensor *x = node->in[X], *w = node->in[W];
@@ -148,8 +186,7 @@ static Status forward(const Node *node, const TapeRun *run) {
     int32_t *hits = node->out[HITS] ? node->out[HITS]->data : NULL, *which = node->saved[SAVED_ROWS]->data;
     char *scratch = node->scratch;
     void *gathered = scratch + a->gathered, *gemm = scratch + a->gemm;
-    int64_t rows = tensor_rows(x), c = tensor_width(x), v = w->shape[0];
-    size_t row_bytes = (size_t)c * dtype_size(x->dtype);
+    int64_t rows = tensor_rows(x), v = w->shape[0];
     bool want_dx = node->live && node->grad_in[X], want_dw = node->live && node->grad_in[W];
     int32_t n = 0;
     for (int64_t i = 0; i < rows; i++) {
@@ -166,11 +203,10 @@ static Status forward(const Node *node, const TapeRun *run) {
         memset(node->in[W]->grad->data, 0, tensor_bytes(node->in[W]->grad));
     for (int64_t from = 0; from < n; from += a->chunk) {
         int64_t m = n - from < a->chunk ? n - from : a->chunk;
-        for (int64_t i = 0; i < m; i++)
-            memcpy((char *)gathered + (size_t)i * row_bytes, (const char *)x->data + (size_t)which[from + i] * row_bytes, row_bytes);
+        const void *inputs = gather(x, which + from, m, gathered);
         Gemm g = a->logits;
         g.m = m;
-        TRY_RETURN(gemm_run(&g, gathered, w->data, z, NULL, gemm));
+        TRY_RETURN(gemm_run(&g, inputs, w->data, z, NULL, gemm));
 #pragma omp parallel for schedule(static) if (m * v > 4096)
         for (int64_t i = 0; i < m; i++) {
             int64_t row = which[from + i];
@@ -181,14 +217,9 @@ static Status forward(const Node *node, const TapeRun *run) {
             g = a->dw;
             g.k = m;
             g.accumulate = from > 0 || node_adds(node, W, run);
-            TRY_RETURN(gemm_run(&g, z, gathered, node->in[W]->grad->data, NULL, gemm));
+            TRY_RETURN(gemm_run(&g, z, inputs, node->in[W]->grad->data, NULL, gemm));
         }
-        if (want_dx) {
-            g = a->dx;
-            g.m = m;
-            char *to = (char *)node->saved[SAVED_DX]->data + (size_t)from * row_bytes;
-            TRY_RETURN(gemm_run(&g, z, w->data, to, NULL, gemm));
-        }
+        if (want_dx) TRY_RETURN(input_gradient(node, z, from, m, gemm));
     }
     return TANE_OK;
 }
@@ -207,7 +238,7 @@ static Status backward(const Node *node, const TapeRun *run) {
         for (int64_t j = 0; j < c; j += 256) {
             float a[256], tmp[256];
             int64_t m = c - j < 256 ? c - j : 256;
-            load_row(a, row_at(node->saved[SAVED_DX]->data, type, i * c + j), type, m);
+            memcpy(a, (const float *)node->saved[SAVED_DX]->data + i * c + j, (size_t)m * 4);
             store_row_add(row_at_mut(dx->data, type, which[i] * c + j), a, type, m, add, tmp);
         }
     return TANE_OK;

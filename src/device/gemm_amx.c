@@ -267,6 +267,7 @@ AMX_INLINE void result_row_plain(const Result *r, int64_t i) {
 }
 
 AMX_INLINE void result_some(Result *r, int64_t rows) {
+    if (r->row == r->rows) return; /* nothing waits; before the first block the rest is not filled in yet */
     int64_t to = r->row + rows < r->rows ? r->row + rows : r->rows;
     if (r->plain)
         for (int64_t i = r->row; i < to; i++) result_row_plain(r, i);

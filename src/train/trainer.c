@@ -357,8 +357,9 @@ static Status evaluate(Loop *l, bool *best) {
     if (!isnan(e.exact_match)) values[n++] = (Metric){"eval_exact_match", e.exact_match};
     TRY_RETURN(metrics_write(l->metrics, l->step, values, n));
     for (size_t i = 0; i < n; i++) TRY_RETURN(run_score(l->runs, l->run_id, l->step, values[i].name, values[i].value));
-    log_text(l, "evaluation at step %" PRId64 ": loss %.4f, exact match %.4f%s", l->step, e.loss, e.exact_match,
-             e.is_best ? ", the best so far" : "");
+    const char *best_text = e.is_best ? ", the best so far" : "";
+    if (!isnan(e.loss)) log_text(l, "evaluation at step %" PRId64 ": loss %.4f%s", l->step, e.loss, best_text);
+    if (!isnan(e.exact_match)) log_text(l, "evaluation at step %" PRId64 ": exact match %.4f%s", l->step, e.exact_match, best_text);
     if (l->t.cb->evaluation) l->t.cb->evaluation(l->t.cb->user, &e);
     return TANE_OK;
 }

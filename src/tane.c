@@ -33,16 +33,21 @@ void tane_model_close(tane_model *model) {
 
 void tane_model_describe(const tane_model *model, tane_model_info *info) {
     const Model *m = model->open.model;
-    *info = (tane_model_info){.folder = model->open.folder, .model_type = m->config.family->model_type,
-                              .compute_dtype = dtype_name(m->dtype), .parameters = params_count(&m->params),
-                              .layers = m->config.layers, .width = m->config.width, .context = m->config.context,
+    *info = (tane_model_info){.folder = model->open.folder,
+                              .model_type = m->config.family->model_type,
+                              .compute_dtype = dtype_name(m->dtype),
+                              .parameters = params_count(&m->params),
+                              .layers = m->config.layers,
+                              .width = m->config.width,
+                              .context = m->config.context,
                               .vocab_size = m->config.vocab_size};
 }
 
 tane_status tane_encode(const tane_model *model, const char *text, size_t n, int32_t **ids, size_t *count) {
     TokenList list = {0};
     Status st = tokenizer_encode(model->open.tokenizer, text, n, &list);
-    if (st == TANE_OK && !list.ids) st = MEM_NEW_ARRAY(&list.ids, 1); /* an empty text: something to free all the same */
+    if (st == TANE_OK && !list.ids)
+        st = MEM_NEW_ARRAY(&list.ids, 1); /* an empty text: something to free all the same */
     if (st != TANE_OK) token_list_free(&list);
     *ids = list.ids;
     *count = list.n;
@@ -126,13 +131,17 @@ static Status generate(tane_session *session, const char *const *prompts, size_t
     TRY_RETURN(ARENA_NEW_ARRAY(arena, &results, n));
     for (size_t i = 0; i < n; i++) {
         TRY_RETURN(prompt_encode(tokenizer, prompts[i], strlen(prompts[i]), false, &tokens[i]));
-        requests[i] = (EngineRequest){.id = i, .prompt = tokens[i].ids, .n_prompt = (int64_t)tokens[i].n,
-                                      .max_new_tokens = s->max_new_tokens, .stop = &eos, .n_stop = eos >= 0,
+        requests[i] = (EngineRequest){.id = i,
+                                      .prompt = tokens[i].ids,
+                                      .n_prompt = (int64_t)tokens[i].n,
+                                      .max_new_tokens = s->max_new_tokens,
+                                      .stop = &eos,
+                                      .n_stop = eos >= 0,
                                       .sampling = {s->temperature, s->top_p, s->top_k, s->seed, i}};
         TRY_RETURN(engine_check(session->engine, &requests[i]));
     }
-    TRY_RETURN(engine_generate(session->engine, requests, n, arena, results, listener->on_token ? on_engine_token : NULL,
-                               listener));
+    TRY_RETURN(engine_generate(session->engine, requests, n, arena, results,
+                               listener->on_token ? on_engine_token : NULL, listener));
     for (size_t i = 0; i < n; i++)
         TRY_RETURN(tane_decode(session->model, results[i].tokens, (size_t)results[i].n, &answers[i]));
     return TANE_OK;

@@ -35,18 +35,29 @@ static const char *trained_model(void) {
     char data[1024];
     size_t n = 0;
     for (int i = 0; i < 10; i++)
-        n += (size_t)snprintf(data + n, sizeof data - n, "{\"prompt\":\"%d+%d=\",\"completion\":\"%d\"}\n", i, i, 2 * i);
+        n += (size_t)snprintf(data + n, sizeof data - n, "{\"prompt\":\"%d+%d=\",\"completion\":\"%d\"}\n", i, i,
+                              2 * i);
     assert_ok(tokenizer_train(sentences, 1, &how, test_path("tok")));
     test_write(test_path("data.jsonl"), data);
     const struct {
         const char *key, *value;
-    } options[] = {{"train_files", test_path("data.jsonl")}, {"tokenizer", test_path("tok.model")}, {"output_dir", test_path("run")},
-                   {"db", test_path("runs.db")}, {"hidden_size", "32"}, {"num_hidden_layers", "2"}, {"num_attention_heads", "2"},
-                   {"max_position_embeddings", "16"}, {"max_length", "16"}, {"per_device_train_batch_size", "10"},
-                   {"learning_rate", "0.005"}, {"max_steps", "300"}, {"save_strategy", "no"}};
+    } options[] = {{"train_files", test_path("data.jsonl")},
+                   {"tokenizer", test_path("tok.model")},
+                   {"output_dir", test_path("run")},
+                   {"db", test_path("runs.db")},
+                   {"hidden_size", "32"},
+                   {"num_hidden_layers", "2"},
+                   {"num_attention_heads", "2"},
+                   {"max_position_embeddings", "16"},
+                   {"max_length", "16"},
+                   {"per_device_train_batch_size", "10"},
+                   {"learning_rate", "0.005"},
+                   {"max_steps", "300"},
+                   {"save_strategy", "no"}};
     tane_run *run;
     assert_ok(tane_run_open(&run, NULL));
-    for (size_t i = 0; i < sizeof options / sizeof *options; i++) assert_ok(tane_run_set(run, options[i].key, options[i].value));
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        assert_ok(tane_run_set(run, options[i].key, options[i].value));
     tane_plan plan;
     assert_ok(tane_run_plan(run, &plan));
     assert_int_equal(plan.total_steps, 300);

@@ -69,13 +69,13 @@ static void rounded(float *x, int64_t n) {
 static void near(Shape s, const char *what, const float *got, const float *want, int64_t n, double bound) {
     double distance = rig_distance(got, want, n), scale = rig_scale(want, n);
     if (distance <= bound * scale) return;
-    fail_msg("B %d, T %d, H %d, KV %d, D %d: %s is %g from the plain computation, whose largest element is %g", s.b, s.t, s.h, s.kv,
-             s.d, what, distance, scale);
+    fail_msg("B %d, T %d, H %d, KV %d, D %d: %s is %g from the plain computation, whose largest element is %g", s.b,
+             s.t, s.h, s.kv, s.d, what, distance, scale);
 }
 
 /* T < 64: direct; from 64 on: blocked, 128 queries at a time. */
 static const Shape shapes[] = {
-    {1, 1, 1, 1, 1},   {2, 3, 2, 1, 5},   {1, 63, 2, 2, 16}, {1, 64, 4, 2, 16}, {2, 65, 3, 1, 7},   {1, 127, 2, 1, 32},
+    {1, 1, 1, 1, 1},   {2, 3, 2, 1, 5},   {1, 63, 2, 2, 16}, {1, 64, 4, 2, 16},  {2, 65, 3, 1, 7},   {1, 127, 2, 1, 32},
     {1, 128, 1, 1, 9}, {2, 129, 4, 2, 8}, {1, 200, 6, 2, 5}, {1, 257, 2, 1, 64}, {3, 16, 1, 1, 300},
 };
 
@@ -99,8 +99,8 @@ static void both_kernels(void **state) {
                 rig_ready(&r);
                 for (int twice = 0; twice < 2; twice++) {
                     rig_run(&r, &(TapeRun){0});
-                    /* fp32: sums of up to 300 terms. bf16: y is rounded once and the weights once; dS and o, which delta
-                     * is made of, are rounded too, and dk and dv sum over T of them. */
+                    /* fp32: sums of up to 300 terms. bf16: y is rounded once and the weights once; dS and o, which
+                     * delta is made of, are rounded too, and dk and dv sum over T of them. */
                     near(s, "y", rig_values(&r, "y"), y, n_out, dtype == DTYPE_F32 ? 5e-6 : 2.0 / 256);
                     near(s, "dx", rig_input(&r, "x")->grad, dx, n, dtype == DTYPE_F32 ? 1e-5 : 4.0 / 256);
                 }
@@ -156,7 +156,8 @@ static void dropout_masks_the_weights(void **state) {
             }
         /* four standard deviations of a binomial */
         assert_true(fabs((double)kept - 0.7 * (double)seen) <= 4 * sqrt(0.21 * (double)seen));
-        float *x = rig_normal(&r, n, 1), *dy = rig_normal(&r, n_out, 1), *y = rig_array(&r, n_out), *dx = rig_array(&r, n);
+        float *x = rig_normal(&r, n, 1), *dy = rig_normal(&r, n_out, 1), *y = rig_array(&r, n_out),
+              *dx = rig_array(&r, n);
         Tensor *in = rig_activation(&r, "x", s.b, s.t, width(s), x);
         rig_output(&r, "y", op_attention(r.tape, in, s.h, s.kv, s.d, p, NULL, NULL), dy);
         rig_ready(&r);
@@ -251,7 +252,9 @@ static void decoding_gives_the_bits_of_the_forward(void **state) {
     Rig r;
     rig_new(&r, ops_cpu(), DTYPE_F32, false);
     float *x = rig_normal(&r, n, 1), *y = rig_array(&r, n_out);
-    rig_output(&r, "y", op_attention(r.tape, rig_activation(&r, "x", s.b, s.t, width(s), x), s.h, s.kv, s.d, 0, NULL, NULL), NULL);
+    rig_output(&r, "y",
+               op_attention(r.tape, rig_activation(&r, "x", s.b, s.t, width(s), x), s.h, s.kv, s.d, 0, NULL, NULL),
+               NULL);
     rig_ready(&r);
     rig_run(&r, &(TapeRun){0});
     Tensor *cache = tape_external(r.tape, "cache", DTYPE_F32, 3, (int64_t[]){s.b, s.t, 2 * s.kv * s.d});
@@ -266,7 +269,9 @@ static void a_full_cache_is_an_error(void **state) {
     static const struct {
         int32_t past[2];
         const char *message;
-    } bad[] = {{{0, 7}, "7 tokens and 2 new ones do not fit a cache of 8"}, {{-1, 0}, "-1 tokens"}, {{0, INT32_MAX}, "do not fit"}};
+    } bad[] = {{{0, 7}, "7 tokens and 2 new ones do not fit a cache of 8"},
+               {{-1, 0}, "-1 tokens"},
+               {{0, INT32_MAX}, "do not fit"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         Rig r;
         rig_new(&r, ops_cpu(), DTYPE_F32, false);

@@ -12,7 +12,8 @@
 static const char *const NAMES[] = {"gpt2-tied", "gpt2-untied", "llama-tied", "llama-untied", "llama-head-dim"};
 enum { MODELS = 5 };
 
-/* The bound, for numbers about as large as `scale`: fp32 rounding over a few hundred products stays far below. */
+/* The issue's bound, for numbers about as large as `scale`: fp32 rounding over a few hundred products stays far below.
+ */
 static const double BOUND = 1e-4;
 
 static const char *model_path(const char *name) {
@@ -125,13 +126,16 @@ static void check_gradients(const char *name, const OpKernel *const *kernels) {
     Bench b;
     bench_open(&b, name, 3, 11, kernels);
     size_t n;
-    Batch batch = {.rows = 3, .width = 11, .tokens = values(file, "input_ids", NULL), .labels = values(file, "targets", &n)};
+    Batch batch = {
+        .rows = 3, .width = 11, .tokens = values(file, "input_ids", NULL), .labels = values(file, "targets", &n)};
     int64_t targets = 0;
     for (size_t i = 0; i < n; i++) targets += batch.labels[i] != -100;
     TapeRun run = {.training = true, .grad_scale = 1.0f / (float)targets};
     double sum;
-    for (int again = 0; again < 2; again++) assert_ok(batch_tape_run(&b.tape, &batch, &run, &sum)); /* same addresses, same values */
-    float *loss = values(file, "loss", NULL), mean = (float)(sum / (double)targets), *losses = values(file, "losses", &n);
+    for (int again = 0; again < 2; again++)
+        assert_ok(batch_tape_run(&b.tape, &batch, &run, &sum)); /* same addresses, same values */
+    float *loss = values(file, "loss", NULL), mean = (float)(sum / (double)targets),
+          *losses = values(file, "losses", &n);
     assert_near("loss", &mean, loss, 1, BOUND);
     assert_near("losses", b.tape.losses->data, losses, n, BOUND);
     ParamArray grads = {"", b.optimizer->grads};
@@ -171,13 +175,17 @@ static void check_training(const char *name, const OpKernel *const *kernels) {
     Bench b;
     bench_open(&b, name, 2, 9, kernels);
     int32_t *tokens = values(file, "train.input_ids", NULL), *labels = values(file, "train.targets", NULL);
-    float *lr = values(file, "train.lr", NULL), *loss = values(file, "train.loss", NULL), *norms = values(file, "train.grad_norm", NULL);
+    float *lr = values(file, "train.lr", NULL), *loss = values(file, "train.loss", NULL),
+          *norms = values(file, "train.grad_norm", NULL);
     for (int step = 0; step < STEPS; step++) {
         int64_t targets = 0;
         double total = 0;
         for (int i = 0; i < 2 * CELLS; i++) targets += labels[step * 2 * CELLS + i] != -100;
         for (int micro = 0; micro < 2; micro++) {
-            Batch batch = {.rows = 2, .width = 9, .tokens = tokens + (step * 2 + micro) * CELLS, .labels = labels + (step * 2 + micro) * CELLS};
+            Batch batch = {.rows = 2,
+                           .width = 9,
+                           .tokens = tokens + (step * 2 + micro) * CELLS,
+                           .labels = labels + (step * 2 + micro) * CELLS};
             TapeRun run = {.training = true, .accumulate = micro > 0, .grad_scale = 1.0f / (float)targets};
             double sum;
             assert_ok(batch_tape_run(&b.tape, &batch, &run, &sum));
@@ -189,7 +197,8 @@ static void check_training(const char *name, const OpKernel *const *kernels) {
         if (fabs(mean - (double)loss[step]) > 1e-3 * (double)loss[step])
             fail_msg("%s: the loss of step %d is %g, PyTorch's %g", name, step, mean, (double)loss[step]);
         if (fabs((double)norm - (double)norms[step]) > 1e-3 * (double)norms[step])
-            fail_msg("%s: the gradient norm of step %d is %g, PyTorch's %g", name, step, (double)norm, (double)norms[step]);
+            fail_msg("%s: the gradient norm of step %d is %g, PyTorch's %g", name, step, (double)norm,
+                     (double)norms[step]);
     }
     ParamArray weights = {"", b.optimizer->master};
     const char *path = test_path("%s.safetensors", name);
@@ -251,7 +260,8 @@ static void bad_folders(void **state) {
     } cases[] = {
         {"llama-tied", "\"model_type\": \"llama\"", "\"model_type\": \"mamba\"", "\"mamba\" is not one tane knows"},
         {"llama-tied", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"swoosh\"", "activation function \"swoosh\""},
-        {"llama-tied", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", "4 attention heads cannot share 3 KV heads"},
+        {"llama-tied", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3",
+         "4 attention heads cannot share 3 KV heads"},
         {"llama-tied", "\"hidden_size\": 48", "\"hidden_size\": 64", "config.json makes it"},
         {"llama-tied", "\"hidden_size\": 48", "\"hidden_size\": \"48\"", "hidden_size"},
         {"llama-tied", "\"hidden_size\": 48", "\"hidden_size\": -1", "hidden_size"},
@@ -270,7 +280,8 @@ static void bad_folders(void **state) {
         snprintf(name, sizeof name, "golden/models/%s/config.json", cases[i].from);
         char *text = test_read(test_data(name), NULL), *at = strstr(text, cases[i].find);
         if (!at) fail_msg("case %zu: %s is not in the file", i, cases[i].find);
-        snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - text), text, cases[i].replace, at + strlen(cases[i].find));
+        snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - text), text, cases[i].replace,
+                 at + strlen(cases[i].find));
         assert_ok(dir_make(test_path("m%zu", i)));
         snprintf(name, sizeof name, "golden/models/%s/model.safetensors", cases[i].from);
         assert_ok(file_copy(test_data(name), test_path("m%zu/model.safetensors", i)));
@@ -321,8 +332,12 @@ static void allocations_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(logits_equal_transformers), TEST(gradients_equal_transformers), TEST(training_equals_pytorch),
-        TEST(save_and_open),             TEST(bad_folders),                  TEST(allocations_fail),
+        TEST(logits_equal_transformers),
+        TEST(gradients_equal_transformers),
+        TEST(training_equals_pytorch),
+        TEST(save_and_open),
+        TEST(bad_folders),
+        TEST(allocations_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

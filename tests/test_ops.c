@@ -1,6 +1,6 @@
 /* Every op against PyTorch's values and gradients (tools/golden/ops.py), in each instruction set this machine has, and
- * in bf16 against itself in fp32; dropout and the loss in what golden values do not show. Attention's two kernels and its
- * cache are in test_attention.c, the tape in test_tape.c.
+ * in bf16 against itself in fp32; dropout and the loss in what golden values do not show. Attention's two kernels and
+ * its cache are in test_attention.c, the tape in test_tape.c.
  */
 #include <math.h>
 #include <omp.h>
@@ -60,7 +60,8 @@ static void output(Case *c, const char *name, Tensor *x) {
 }
 
 static void build_embedding(Case *c) {
-    Tensor *tokens = ints(c, "tokens"), *positions = ints(c, "positions"), *wte = param(c, "wte"), *wpe = param(c, "wpe");
+    Tensor *tokens = ints(c, "tokens"), *positions = ints(c, "positions"), *wte = param(c, "wte"),
+           *wpe = param(c, "wpe");
     output(c, "y", op_embedding(c->rig.tape, tokens, positions, wte, wpe));
 }
 
@@ -106,10 +107,14 @@ static const struct {
     int cases; /* so that a file with fewer is noticed */
     void (*build)(Case *c);
 } ops[] = {
-    {"embedding", 4, build_embedding}, {"norm", 9, build_norm},
-    {"linear", 6, build_linear},       {"rope", 3, build_rope},
-    {"attention", 10, build_attention}, {"activation", 8, build_activation},
-    {"glu", 8, build_glu},             {"cross_entropy", 7, build_cross_entropy},
+    {"embedding", 4, build_embedding},
+    {"norm", 9, build_norm},
+    {"linear", 6, build_linear},
+    {"rope", 3, build_rope},
+    {"attention", 10, build_attention},
+    {"activation", 8, build_activation},
+    {"glu", 8, build_glu},
+    {"cross_entropy", 7, build_cross_entropy},
 };
 enum { OPS = sizeof ops / sizeof *ops };
 
@@ -231,8 +236,8 @@ static void golden_avx512(void **state) {
 static void near_bf16(const Case *c, const char *name, const float *got, const float *want, int64_t n, int roundings) {
     double scale = rig_scale(want, n), distance = rig_distance(got, want, n);
     if (distance <= roundings * scale / 256) return;
-    fail_msg("%s: %s in bf16 is %g from fp32, whose largest element is %g: more than %d roundings", c->prefix, name, distance,
-             scale, roundings);
+    fail_msg("%s: %s in bf16 is %g from fp32, whose largest element is %g: more than %d roundings", c->prefix, name,
+             distance, scale, roundings);
 }
 
 static void bf16_is_rounded_fp32(void **state) {
@@ -247,10 +252,12 @@ static void bf16_is_rounded_fp32(void **state) {
                 rig_run(&exact.rig, &run);
                 rig_run(&half.rig, &run);
                 for (int i = 0; i < exact.rig.n_in; i++)
-                    near_bf16(&exact, exact.rig.in[i].name, half.rig.in[i].grad, exact.rig.in[i].grad, exact.rig.in[i].n, 4);
+                    near_bf16(&exact, exact.rig.in[i].name, half.rig.in[i].grad, exact.rig.in[i].grad,
+                              exact.rig.in[i].n, 4);
                 for (int i = 0; i < exact.rig.n_out; i++) {
                     const char *name = exact.rig.out[i].name;
-                    near_bf16(&exact, name, rig_values(&half.rig, name), rig_values(&exact.rig, name), exact.rig.out[i].n, 2);
+                    near_bf16(&exact, name, rig_values(&half.rig, name), rig_values(&exact.rig, name),
+                              exact.rig.out[i].n, 2);
                 }
                 rig_free(&exact.rig);
                 rig_free(&half.rig);
@@ -459,7 +466,8 @@ static void loss_in_chunks(void **state) {
     size_t whole = (size_t)ROWS * CLASSES * sizeof(float);
     assert_true(tape_bytes(l.rig.tape) < whole); /* never whole in memory */
     rig_run(&l.rig, &(TapeRun){.grad_scale = (float)scale});
-    const float *losses = rig_values(&l.rig, "losses"), *dx = rig_input(&l.rig, "x")->grad, *dw = rig_input(&l.rig, "w")->grad;
+    const float *losses = rig_values(&l.rig, "losses"), *dx = rig_input(&l.rig, "x")->grad,
+                *dw = rig_input(&l.rig, "w")->grad;
     double *z, *want_dw;
     assert_ok(MEM_NEW_ARRAY(&z, CLASSES));
     assert_ok(MEM_NEW_ARRAY(&want_dw, CLASSES * WIDTH));
@@ -514,7 +522,8 @@ static void hits_are_the_first_of_equal_maxima(void **state) {
     (void)state;
     /* logits of row i are twice row i of x; one overflows, and infinity is no hit */
     enum { ROWS = 6 };
-    static const float x[ROWS][4] = {{1, 3, 3, 0}, {1, 3, 3, 0}, {2, 2, 2, 2}, {-1, -2, -3, -4}, {0, 0, 0, 9}, {0, 3e38f, 0, 0}};
+    static const float x[ROWS][4] = {{1, 3, 3, 0},     {1, 3, 3, 0}, {2, 2, 2, 2},
+                                     {-1, -2, -3, -4}, {0, 0, 0, 9}, {0, 3e38f, 0, 0}};
     static const int32_t labels[ROWS] = {1, 2, 0, 3, -100, 1}, hit[ROWS] = {1, 0, 1, 0, 0, 0};
     Loss l = loss_new(ROWS, 4, 4, DTYPE_F32, false);
     memcpy(l.x, x, sizeof x);
@@ -544,12 +553,14 @@ static void bad_ids_are_errors(void **state) {
             rig_new(&r, ops_cpu(), DTYPE_F32, false);
             int32_t ids[6] = {0, 1, 2, 3, 4, 5}, other[6] = {0};
             ids[4] = bad[i] == -100 ? 7 : bad[i];
-            Tensor *good = rig_ints(&r, "good", 2, (int64_t[]){2, 3}, other), *wrong = rig_ints(&r, "wrong", 2, (int64_t[]){2, 3}, ids);
+            Tensor *good = rig_ints(&r, "good", 2, (int64_t[]){2, 3}, other),
+                   *wrong = rig_ints(&r, "wrong", 2, (int64_t[]){2, 3}, ids);
             Tensor *wte = rig_param(&r, "wte", 2, (int64_t[]){7, 2}, rig_normal(&r, 14, 1), false);
             Tensor *wpe = rig_param(&r, "wpe", 2, (int64_t[]){7, 2}, rig_normal(&r, 14, 1), false);
             rig_output(&r, "y", op_embedding(r.tape, position ? good : wrong, position ? wrong : good, wte, wpe), NULL);
             rig_ready(&r);
-            snprintf(message, sizeof message, "%s %d at row 1, place 1 is outside 0..6", position ? "position" : "token", ids[4]);
+            snprintf(message, sizeof message, "%s %d at row 1, place 1 is outside 0..6",
+                     position ? "position" : "token", ids[4]);
             assert_error(rig_try(&r, &(TapeRun){0}), TANE_EINVAL, message);
             rig_free(&r);
         }
@@ -557,7 +568,8 @@ static void bad_ids_are_errors(void **state) {
         int32_t ids[2] = {0, bad[i]};
         Tensor *x = rig_activation(&r, "x", 1, 2, 6, rig_normal(&r, 12, 1));
         Tensor *table = rig_floats(&r, "cos_sin", 2, (int64_t[]){7, 2}, rig_normal(&r, 14, 1));
-        rig_output(&r, "y", op_rope(r.tape, x, rig_ints(&r, "positions", 2, (int64_t[]){1, 2}, ids), table, 1, 1, 2), NULL);
+        rig_output(&r, "y", op_rope(r.tape, x, rig_ints(&r, "positions", 2, (int64_t[]){1, 2}, ids), table, 1, 1, 2),
+                   NULL);
         rig_ready(&r);
         assert_error(rig_try(&r, &(TapeRun){0}), TANE_EINVAL, "outside the model's context of 7");
         rig_free(&r);
@@ -583,7 +595,8 @@ static void nan_and_infinity_show_in_the_loss(void **state) {
                 bool any = false, grad = false;
                 for (int k = 0; k < 3; k++) any |= !isfinite(losses[k]);
                 for (int k = 0; k < 15; k++) grad |= !isfinite(dw[k]);
-                if (in_w && i > 0) { /* the sign of x decides whether the logit is +inf (no loss) or -inf (never chosen) */
+                if (in_w &&
+                    i > 0) { /* the sign of x decides whether the logit is +inf (no loss) or -inf (never chosen) */
                     for (int k = 0; k < 3; k++) {
                         float z = l.x[k * 3] * bad[i];
                         assert_true(z > 0 ? isnan(losses[k]) : isfinite(losses[k]));
@@ -637,11 +650,13 @@ static void logits_are_those_of_the_chosen_tokens(void **state) {
         for (int b = 0; b < ROWS; b++)
             for (int v = 0; v < CLASSES; v++) {
                 double sum = 0;
-                for (int e = 0; e < WIDTH; e++) sum += (double)x[(b * LEN + at[b]) * WIDTH + e] * (double)w[v * WIDTH + e];
+                for (int e = 0; e < WIDTH; e++)
+                    sum += (double)x[(b * LEN + at[b]) * WIDTH + e] * (double)w[v * WIDTH + e];
                 want[b * CLASSES + v] = (float)sum;
             }
         Tensor *in = rig_activation(&r, "x", ROWS, LEN, WIDTH, x);
-        Tensor *head = rig_param(&r, "w", 2, (int64_t[]){CLASSES, WIDTH}, w, false), *which = rig_ints(&r, "at", 1, (int64_t[]){ROWS}, at);
+        Tensor *head = rig_param(&r, "w", 2, (int64_t[]){CLASSES, WIDTH}, w, false),
+               *which = rig_ints(&r, "at", 1, (int64_t[]){ROWS}, at);
         rig_output(&r, "y", op_logits(r.tape, in, head, which), NULL);
         rig_ready(&r);
         rig_run(&r, &(TapeRun){0});
@@ -682,7 +697,12 @@ static void adamw_follows_its_formula(void **state) {
                 g[i] = rng_normal(&rig_rng) * (step == 2 ? 1e-4f : 1); /* clipped, and not */
                 square += (double)g[i] * (double)g[i];
             }
-            float set[ADAM_HYPER] = {(float)lr, (float)b1, (float)b2, (float)eps, (float)most, (float)(1 - pow(b1, step)),
+            float set[ADAM_HYPER] = {(float)lr,
+                                     (float)b1,
+                                     (float)b2,
+                                     (float)eps,
+                                     (float)most,
+                                     (float)(1 - pow(b1, step)),
                                      (float)(1 - pow(b2, step))};
             memcpy(h, set, sizeof set);
             rig_run(&r, &(TapeRun){0});

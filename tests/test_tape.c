@@ -1,5 +1,5 @@
-/* The tape: gradients of whole small models by finite differences, shared memory that never shows, errors that stick, and
- * allocations that fail.
+/* The tape: gradients of whole small models by finite differences, shared memory that never shows, errors that stick,
+ * and allocations that fail.
  */
 #include <math.h>
 #include <omp.h>
@@ -62,7 +62,8 @@ static void build_gpt(Rig *r) {
         h = op_attention(t, h, H, H, D, p, NULL, NULL);
         delta = op_dropout(t, op_linear(t, h, matrix(r, "out.w", i, C, C, 1), vector(r, "out.b", i, C, 0)), p);
         h = op_norm(t, x, delta, vector(r, "ln2.w", i, C, 1), vector(r, "ln2.b", i, C, 0), NORM_LAYER, 1e-5f, &x);
-        h = op_activation(t, op_linear(t, h, matrix(r, "up.w", i, F, C, 1), vector(r, "up.b", i, F, 0)), ACTIVATION_GELU_TANH);
+        h = op_activation(t, op_linear(t, h, matrix(r, "up.w", i, F, C, 1), vector(r, "up.b", i, F, 0)),
+                          ACTIVATION_GELU_TANH);
         delta = op_dropout(t, op_linear(t, h, matrix(r, "down.w", i, C, F, 1), vector(r, "down.b", i, C, 0)), p);
     }
     h = op_norm(t, x, delta, vector(r, "ln.w", 0, C, 1), vector(r, "ln.b", 0, C, 0), NORM_LAYER, 1e-5f, NULL);
@@ -84,7 +85,8 @@ static void build_llama(Rig *r) {
     Tensor *rope = rig_floats(r, "rope", 2, (int64_t[]){T, D}, table);
     for (int i = 0; i < LAYERS; i++) {
         h = op_norm(t, x, delta, vector(r, "n1.w", i, C, 1), NULL, NORM_RMS, 1e-6f, &x);
-        h = op_rope(t, op_linear(t, h, matrix(r, "qkv.w", i, (H + 2 * KV) * D, C, 1), NULL), in.positions, rope, H, KV, D);
+        h = op_rope(t, op_linear(t, h, matrix(r, "qkv.w", i, (H + 2 * KV) * D, C, 1), NULL), in.positions, rope, H, KV,
+                    D);
         h = op_attention(t, h, H, KV, D, 0, NULL, NULL);
         delta = op_linear(t, h, matrix(r, "o.w", i, C, C, 1), NULL);
         h = op_norm(t, x, delta, vector(r, "n2.w", i, C, 1), NULL, NORM_RMS, 1e-6f, &x);
@@ -95,22 +97,24 @@ static void build_llama(Rig *r) {
     rig_output(r, "losses", op_cross_entropy(t, h, matrix(r, "head", 0, V, C, 2), in.labels, 0, &hits), NULL);
 }
 
-/* What models do not do: tensors with several consumers, parameters used twice in other orders, residual sums whose parts
- * were recorded the other way round, activation and dropout one after the other on a shared gradient. */
+/* What models do not do: tensors with several consumers, parameters used twice in other orders, residual sums whose
+ * parts were recorded the other way round, activation and dropout one after the other on a shared gradient. */
 static void build_knots(Rig *r) {
     Tape *t = r->tape;
     Batch in = batch(r);
-    Tensor *wte = matrix(r, "wte", 0, V, C, 3), *w = matrix(r, "w", 0, C, C, 1), *b = vector(r, "b", 0, C, 0), *hits, *s, *s2;
+    Tensor *wte = matrix(r, "wte", 0, V, C, 3), *w = matrix(r, "w", 0, C, C, 1), *b = vector(r, "b", 0, C, 0), *hits,
+           *s, *s2;
     Tensor *g = vector(r, "g", 0, C, 1);
     Tensor *e = op_embedding(t, in.tokens, NULL, wte, NULL);
     Tensor *late = op_activation(t, op_linear(t, e, w, b), ACTIVATION_SILU); /* the delta, made before x */
     Tensor *x = op_dropout(t, op_activation(t, op_linear(t, late, w, NULL), ACTIVATION_GELU), 0.2f);
     Tensor *y = op_norm(t, x, op_activation(t, e, ACTIVATION_GELU_TANH), g, NULL, NORM_RMS, 1e-5f, &s);
     Tensor *z = op_dropout(t, op_activation(t, y, ACTIVATION_GELU), 0.1f);
-    Tensor *u = op_norm(t, z, s, vector(r, "g2.", 0, C, 1), b, NORM_LAYER, 1e-5f, &s2); /* the sum of one is the delta of the next */
+    Tensor *u = op_norm(t, z, s, vector(r, "g2.", 0, C, 1), b, NORM_LAYER, 1e-5f,
+                        &s2); /* the sum of one is the delta of the next */
     Tensor *v = op_norm(t, s2, op_linear(t, u, w, NULL), g, vector(r, "c", 0, C, 0), NORM_LAYER, 1e-5f, &s);
-    Tensor *n = op_norm(t, op_linear(t, s, w, b), op_dropout(t, op_activation(t, v, ACTIVATION_SILU), 0.1f), g, NULL, NORM_RMS, 1e-5f,
-                        &s2);
+    Tensor *n = op_norm(t, op_linear(t, s, w, b), op_dropout(t, op_activation(t, v, ACTIVATION_SILU), 0.1f), g, NULL,
+                        NORM_RMS, 1e-5f, &s2);
     Tensor *m = op_norm(t, n, s2, g, b, NORM_LAYER, 1e-5f, NULL);
     rig_output(r, "losses", op_cross_entropy(t, m, wte, in.labels, 0, &hits), NULL);
 }
@@ -119,11 +123,13 @@ static void build_knots(Rig *r) {
 static void build_crossed(Rig *r) {
     Tape *t = r->tape;
     Batch in = batch(r);
-    Tensor *wte = matrix(r, "wte", 0, V, C, 3), *w = matrix(r, "w", 0, C, C, 1), *g = vector(r, "g", 0, C, 1), *s, *s2, *hits;
+    Tensor *wte = matrix(r, "wte", 0, V, C, 3), *w = matrix(r, "w", 0, C, C, 1), *g = vector(r, "g", 0, C, 1), *s, *s2,
+           *hits;
     Tensor *delta = op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL), w, NULL);
     Tensor *a = op_linear(t, op_embedding(t, in.positions, NULL, wte, NULL), w, NULL);
     Tensor *c = op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL), matrix(r, "w2.", 0, C, C, 1), NULL);
-    Tensor *y = op_norm(t, a, c, g, NULL, NORM_LAYER, 1e-5f, &s); /* its backward adds to the gradient of s where it lies */
+    Tensor *y = op_norm(t, a, c, g, NULL, NORM_LAYER, 1e-5f,
+                        &s); /* its backward adds to the gradient of s where it lies */
     Tensor *z = op_norm(t, s, delta, g, NULL, NORM_RMS, 1e-5f, &s2);
     Tensor *q = op_norm(t, s2, op_linear(t, z, w, NULL), g, NULL, NORM_RMS, 1e-5f, NULL);
     Tensor *p = op_norm(t, q, y, g, NULL, NORM_LAYER, 1e-5f, NULL);
@@ -135,8 +141,8 @@ static void build_crossed(Rig *r) {
     Tensor *k = op_norm(t, early, s3, g, NULL, NORM_RMS, 1e-5f, &s4);
     Tensor *d2 = op_linear(t, h, w, NULL), *a2 = op_activation(t, s4, ACTIVATION_SILU);
     Tensor *m = op_norm(t, s4, d2, g, NULL, NORM_LAYER, 1e-5f, &s5);
-    m = op_norm(t, s5, op_linear(t, op_norm(t, m, op_linear(t, a2, w, NULL), g, NULL, NORM_RMS, 1e-5f, NULL), w, NULL), g, NULL,
-                NORM_RMS, 1e-5f, &s5);
+    m = op_norm(t, s5, op_linear(t, op_norm(t, m, op_linear(t, a2, w, NULL), g, NULL, NORM_RMS, 1e-5f, NULL), w, NULL),
+                g, NULL, NORM_RMS, 1e-5f, &s5);
     m = op_norm(t, m, op_norm(t, k, s5, g, NULL, NORM_LAYER, 1e-5f, NULL), g, NULL, NORM_RMS, 1e-5f, NULL);
     rig_output(r, "losses", op_cross_entropy(t, m, wte, in.labels, 0, &hits), NULL);
 }
@@ -168,9 +174,9 @@ static double objective(Rig *r) {
 
 /* The derivative along a random direction u (elements +1 and -1) must be the gradient times u, for every parameter.
  *
- * Differences of fourth order, with h = 0.003, where truncation (h^4) and rounding (1/h) are both below a thousandth of the
- * gradient's length: the result stays the same from h = 0.001 to 0.005. A wrong or missing term is of the gradient's own
- * size. */
+ * Differences of fourth order, with h = 0.003, where truncation (h^4) and rounding (1/h) are both below a thousandth of
+ * the gradient's length: the result stays the same from h = 0.001 to 0.005. A wrong or missing term is of the
+ * gradient's own size. */
 static void finite_differences(void **state) {
     (void)state;
     for (int net = 0; net < NETS; net++) {
@@ -202,7 +208,8 @@ static void finite_differences(void **state) {
                 memcpy(w, keep[i], (size_t)n * 4);
                 double measured = (l[0] - 8 * l[1] + 8 * l[2] - l[3]) / (12 * h), bound = 2e-3 * sqrt(norm) + 2e-4;
                 if (!(fabs(measured - slope) <= bound))
-                    fail_msg("%s: the slope along %s is %g, its gradient says %g", nets[net].name, r.in[i].name, measured, slope);
+                    fail_msg("%s: the slope along %s is %g, its gradient says %g", nets[net].name, r.in[i].name,
+                             measured, slope);
                 assert_true(norm > 0);
             }
         rig_free(&r);
@@ -305,7 +312,8 @@ static void instruction_sets_agree(void **state) {
             rig_run(&a, &train);
             rig_run(&b, &train);
             for (int i = 0; i < a.n_in; i++)
-                assert_true(rig_distance(a.in[i].grad, b.in[i].grad, a.in[i].n) <= 2e-5 * rig_scale(a.in[i].grad, a.in[i].n));
+                assert_true(rig_distance(a.in[i].grad, b.in[i].grad, a.in[i].n) <=
+                            2e-5 * rig_scale(a.in[i].grad, a.in[i].n));
             rig_free(&a);
             rig_free(&b);
         }
@@ -324,10 +332,12 @@ static void frozen_parameters_cost_nothing(void **state) {
         rig_new(&r[frozen], ops_cpu(), DTYPE_F32, true);
         Tape *t = r[frozen].tape;
         Batch in = batch(&r[frozen]);
-        Tensor *wte = rig_param(&r[frozen], "wte", 2, (int64_t[]){V, C}, rig_normal(&r[frozen], V * C, 1), !frozen), *hits;
+        Tensor *wte = rig_param(&r[frozen], "wte", 2, (int64_t[]){V, C}, rig_normal(&r[frozen], V * C, 1), !frozen),
+               *hits;
         Tensor *w = rig_param(&r[frozen], "w", 2, (int64_t[]){C, C}, rig_normal(&r[frozen], C * C, 1), !frozen);
         Tensor *g = vector(&r[frozen], "g", 0, C, 1);
-        Tensor *h = op_activation(t, op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL), w, NULL), ACTIVATION_SILU);
+        Tensor *h = op_activation(t, op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL), w, NULL),
+                                  ACTIVATION_SILU);
         h = op_norm(t, h, NULL, g, NULL, NORM_LAYER, 1e-5f, NULL);
         rig_output(&r[frozen], "losses", op_cross_entropy(t, h, wte, in.labels, 0, &hits), NULL);
         rig_ready(&r[frozen]);
@@ -384,14 +394,17 @@ static void wrong_shapes_are_refused(void **state) {
         Tensor *three = rig_ints(&r, "three", 2, (int64_t[]){1, 3}, (int32_t[]){0, 1, 2});
         Tensor *past = rig_ints(&r, "past", 1, (int64_t[]){1}, (int32_t[]){0});
         Tensor *table = rig_floats(&r, "table", 2, (int64_t[]){3, 2}, (float[6]){0});
-        Tensor *cache = rig_buffer(&r, "cache", 3, (int64_t[]){1, 3, 4}), *wide = rig_buffer(&r, "wide", 3, (int64_t[]){2, 3, 4});
+        Tensor *cache = rig_buffer(&r, "cache", 3, (int64_t[]){1, 3, 4}),
+               *wide = rig_buffer(&r, "wide", 3, (int64_t[]){2, 3, 4});
         const char *message = NULL;
         Tensor *y = NULL;
         switch (which) {
         case 0: message = "norm:", y = op_norm(t, x, NULL, five, NULL, NORM_RMS, 1e-5f, NULL); break;
         case 1: message = "norm:", y = op_norm(t, x, NULL, six, five, NORM_LAYER, 1e-5f, NULL); break;
         case 2: message = "norm:", y = op_norm(t, x, odd, six, NULL, NORM_LAYER, 1e-5f, NULL); break;
-        case 3: message = "norm: x and delta are one tensor", y = op_norm(t, x, x, six, NULL, NORM_LAYER, 1e-5f, NULL); break;
+        case 3:
+            message = "norm: x and delta are one tensor", y = op_norm(t, x, x, six, NULL, NORM_LAYER, 1e-5f, NULL);
+            break;
         case 4: message = "linear", y = op_linear(t, odd, w, NULL); break;
         case 5: message = "linear", y = op_linear(t, x, w, six); break;
         case 6: message = "linear", y = op_linear(t, x, six, NULL); break;

@@ -25,7 +25,8 @@ static const char *data_file(void) {
     static char text[8192];
     size_t n = 0;
     for (int i = 0; i < 40; i++)
-        n += (size_t)snprintf(text + n, sizeof text - n, "{\"prompt\":\"%d+%d=\",\"completion\":\"%d\"}\n", i % 7, i / 7, i % 7 + i / 7);
+        n += (size_t)snprintf(text + n, sizeof text - n, "{\"prompt\":\"%d+%d=\",\"completion\":\"%d\"}\n", i % 7,
+                              i / 7, i % 7 + i / 7);
     return test_write(test_path("data.jsonl"), text);
 }
 
@@ -39,7 +40,8 @@ static void job_init(Job *job, const char *extra) {
     data_file();
     make_tokenizer();
     snprintf(job->recipe, sizeof job->recipe,
-             "tokenizer: %s\ntrain_files: [%s]\noutput_dir: %s\ndb: %s\nhidden_size: 16\nnum_hidden_layers: 2\nnum_attention_heads: 2\n"
+             "tokenizer: %s\ntrain_files: [%s]\noutput_dir: %s\ndb: %s\nhidden_size: 16\nnum_hidden_layers: "
+             "2\nnum_attention_heads: 2\n"
              "max_position_embeddings: 32\nmax_length: 16\nlogging_steps: 2\nthreads: 1\n%s",
              test_path("tok.model"), test_path("data.jsonl"), test_path("run"), test_path("runs.db"), extra);
 }
@@ -93,7 +95,8 @@ static void train_ok(Job *job, const char *assignments) {
 static void train_fails(Job *job, const char *assignments, Status status, const char *message) {
     if (!child(job, assignments, NULL)) fail_msg("the child died");
     if (job->status != status || !strstr(job->error, message))
-        fail_msg("expected %s and \"%s\", got %s: %s", tane_status_name(status), message, tane_status_name(job->status), job->error);
+        fail_msg("expected %s and \"%s\", got %s: %s", tane_status_name(status), message, tane_status_name(job->status),
+                 job->error);
 }
 
 /* The files that must come out the same, of one checkpoint. */
@@ -123,9 +126,11 @@ static double metric(const char *run, int64_t step, const char *name) {
 }
 
 static const char *const EXACT[] = {
-    "architecture: gpt2\nmax_steps: 8\nsave_steps: 2\ndropout: 0.1\ngradient_accumulation_steps: 2\nper_device_train_batch_size: 4\n"
+    "architecture: gpt2\nmax_steps: 8\nsave_steps: 2\ndropout: 0.1\ngradient_accumulation_steps: "
+    "2\nper_device_train_batch_size: 4\n"
     "learning_rate: 1e-2\nwarmup_steps: 0.25\nweight_decay: 0.1\ncompute_dtype: fp32\n",
-    "architecture: llama\nnum_key_value_heads: 1\nmax_steps: 8\nsave_steps: 2\nper_device_train_batch_size: 6\nlearning_rate: 1e-2\n"
+    "architecture: llama\nnum_key_value_heads: 1\nmax_steps: 8\nsave_steps: 2\nper_device_train_batch_size: "
+    "6\nlearning_rate: 1e-2\n"
     "lr_scheduler_type: cosine\ncompute_dtype: bf16\n",
 };
 
@@ -173,7 +178,8 @@ static void test_resume_is_exact(void **state) {
 static void test_kill_anywhere(void **state) {
     (void)state;
     Job job;
-    job_init(&job, "max_steps: 3\nsave_steps: 1\nsave_total_limit: 1\nper_device_train_batch_size: 4\nlearning_rate: 1e-2\ncompute_dtype: fp32\n");
+    job_init(&job, "max_steps: 3\nsave_steps: 1\nsave_total_limit: 1\nper_device_train_batch_size: 4\nlearning_rate: "
+                   "1e-2\ncompute_dtype: fp32\n");
     char words[256];
     snprintf(words, sizeof words, "output_dir=%s", test_path("whole"));
     train_ok(&job, words);
@@ -209,19 +215,22 @@ static void test_disk_faults(void **state) {
             if (job.status == TANE_OK) break;
             assert_true(strlen(job.error) > 10);
             for (int step = 1; step <= 2; step++)
-                if (dir_exists(test_path("cut/step-%06d", step))) assert_ok(checkpoint_verify(test_path("cut/step-%06d", step)));
+                if (dir_exists(test_path("cut/step-%06d", step)))
+                    assert_ok(checkpoint_verify(test_path("cut/step-%06d", step)));
         }
 }
 
 static void test_checkpoint_contents(void **state) {
     (void)state;
     Job job;
-    job_init(&job, "max_steps: 6\nsave_steps: 1\nsave_total_limit: 2\nper_device_train_batch_size: 4\neval_strategy: steps\neval_steps: 2\n");
+    job_init(&job, "max_steps: 6\nsave_steps: 1\nsave_total_limit: 2\nper_device_train_batch_size: 4\neval_strategy: "
+                   "steps\neval_steps: 2\n");
     char words[256];
     snprintf(words, sizeof words, "eval_files=%s", test_path("data.jsonl"));
     train_ok(&job, words);
-    static const char *const files[] = {"config.json", "generation_config.json", "model.safetensors", "optimizer.safetensors",
-                                        "state.json", "MANIFEST.json", "tokenizer.model"};
+    static const char *const files[] = {
+        "config.json", "generation_config.json", "model.safetensors", "optimizer.safetensors",
+        "state.json",  "MANIFEST.json",          "tokenizer.model"};
     for (int i = 0; i < 7; i++)
         if (!file_exists(test_path("run/step-000006/%s", files[i]))) fail_msg("%s is missing", files[i]);
     assert_true(file_exists(test_path("run/recipe.yaml")));
@@ -276,7 +285,8 @@ static void test_nan_loss(void **state) {
     memset(bytes + n - 4, 0xff, 4); /* the last float of the file */
     assert_ok(dir_make(test_path("broken")));
     static const char *const files[] = {"config.json", "tokenizer.model"};
-    for (int i = 0; i < 2; i++) assert_ok(file_copy(test_path("run/step-000002/%s", files[i]), test_path("broken/%s", files[i])));
+    for (int i = 0; i < 2; i++)
+        assert_ok(file_copy(test_path("run/step-000002/%s", files[i]), test_path("broken/%s", files[i])));
     test_write_bytes(test_path("broken/model.safetensors"), bytes, n);
     char words[512];
     snprintf(words, sizeof words, "model=%s output_dir=%s", test_path("broken"), test_path("next"));
@@ -297,7 +307,10 @@ static void test_early_stopping_and_best(void **state) {
     snprintf(extra, sizeof extra, "eval_files: [%s]\n", test_path("data.jsonl"));
     char all[1024];
     /* A learning rate of 0 never gets better after the first evaluation. */
-    snprintf(all, sizeof all, "max_steps: 50\nlearning_rate: 0\neval_strategy: steps\neval_steps: 2\nearly_stopping_patience: 3\nsave_strategy: no\n%s", extra);
+    snprintf(all, sizeof all,
+             "max_steps: 50\nlearning_rate: 0\neval_strategy: steps\neval_steps: 2\nearly_stopping_patience: "
+             "3\nsave_strategy: no\n%s",
+             extra);
     job_init(&job, all);
     train_ok(&job, "");
     assert_true(dir_exists(test_path("run/step-000008"))); /* 2 is the best; 4, 6, 8 are not better */
@@ -318,7 +331,8 @@ static void test_bad_options(void **state) {
     char words[256];
     snprintf(words, sizeof words, "train_files=%s", test_path("empty.jsonl"));
     train_fails(&job, words, TANE_EFORMAT, "empty.jsonl");
-    test_write(test_path("bad.jsonl"), "{\"prompt\":\"1\",\"completion\":\"2\"}\n\n\n\n\n\n{\"prompt\":\"1\",\"completion\"\n");
+    test_write(test_path("bad.jsonl"),
+               "{\"prompt\":\"1\",\"completion\":\"2\"}\n\n\n\n\n\n{\"prompt\":\"1\",\"completion\"\n");
     snprintf(words, sizeof words, "train_files=%s", test_path("bad.jsonl"));
     train_fails(&job, words, TANE_EFORMAT, "bad.jsonl:7");
 }
@@ -353,10 +367,17 @@ static void test_schedules(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_schedules),          TEST(test_training_learns), TEST(test_resume_is_exact),
-        TEST(test_kill_anywhere),      TEST(test_disk_faults),     TEST(test_checkpoint_contents),
-        TEST(test_resume_refuses_other_data), TEST(test_nan_loss), TEST(test_early_stopping_and_best),
-        TEST(test_bad_options),                TEST(test_folder_in_use),
+        TEST(test_schedules),
+        TEST(test_training_learns),
+        TEST(test_resume_is_exact),
+        TEST(test_kill_anywhere),
+        TEST(test_disk_faults),
+        TEST(test_checkpoint_contents),
+        TEST(test_resume_refuses_other_data),
+        TEST(test_nan_loss),
+        TEST(test_early_stopping_and_best),
+        TEST(test_bad_options),
+        TEST(test_folder_in_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,10 +12,10 @@
 
 /* What the callbacks need between calls. */
 typedef struct Display {
-    bool live;          /* stderr is a terminal: one line, rewritten */
-    bool on_line;       /* that line is there now */
-    double shown;       /* when it was last written */
-    int64_t every;      /* without a terminal: plain lines every so many steps */
+    bool live;     /* stderr is a terminal: one line, rewritten */
+    bool on_line;  /* that line is there now */
+    double shown;  /* when it was last written */
+    int64_t every; /* without a terminal: plain lines every so many steps */
 } Display;
 
 static volatile sig_atomic_t interrupted;
@@ -32,24 +32,17 @@ static void clear_line(Display *d) {
 
 static const char *duration(double seconds, char out[32]) {
     long s = (long)(seconds + 0.5);
-    if (s < 60)
-        snprintf(out, 32, "%lds", s);
-    else if (s < 3600)
-        snprintf(out, 32, "%ldm %02lds", s / 60, s % 60);
-    else
-        snprintf(out, 32, "%ldh %02ldm", s / 3600, s / 60 % 60);
+    if (s < 60) snprintf(out, 32, "%lds", s);
+    else if (s < 3600) snprintf(out, 32, "%ldm %02lds", s / 60, s % 60);
+    else snprintf(out, 32, "%ldh %02ldm", s / 3600, s / 60 % 60);
     return out;
 }
 
 static const char *amount(double n, char out[32]) {
-    if (n >= 1e9)
-        snprintf(out, 32, "%.2fG", n / 1e9);
-    else if (n >= 1e6)
-        snprintf(out, 32, "%.2fM", n / 1e6);
-    else if (n >= 1e4)
-        snprintf(out, 32, "%.0fk", n / 1e3);
-    else
-        snprintf(out, 32, "%.0f", n);
+    if (n >= 1e9) snprintf(out, 32, "%.2fG", n / 1e9);
+    else if (n >= 1e6) snprintf(out, 32, "%.2fM", n / 1e6);
+    else if (n >= 1e4) snprintf(out, 32, "%.0fk", n / 1e3);
+    else snprintf(out, 32, "%.0f", n);
     return out;
 }
 
@@ -59,11 +52,13 @@ static void show_plan(const tane_plan *p) {
     fprintf(stderr, "%s, %s parameters, %s on %s, %d threads\n", p->model_type, amount((double)p->parameters, params),
             p->compute_dtype, p->backend, p->threads);
     fprintf(stderr, "%" PRId64 " rows, %s tokens; %" PRId64 " steps an epoch, %" PRId64 " in all%s\n", p->rows,
-            amount((double)p->tokens, tokens), p->steps_per_epoch, p->total_steps, p->first_step ? ", going on from a checkpoint" : "");
-    fprintf(stderr, "memory %.0f MiB: weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f, scratch %.0f, data %.0f, program %.0f\n",
+            amount((double)p->tokens, tokens), p->steps_per_epoch, p->total_steps,
+            p->first_step ? ", going on from a checkpoint" : "");
+    fprintf(stderr,
+            "memory %.0f MiB: weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f, scratch %.0f, data %.0f, "
+            "program %.0f\n",
             (double)p->total / mib, (double)p->weights / mib, (double)p->gradients / mib, (double)p->optimizer / mib,
-            (double)p->activations / mib, (double)p->scratch / mib, (double)p->data / mib,
-            (double)p->process / mib);
+            (double)p->activations / mib, (double)p->scratch / mib, (double)p->data / mib, (double)p->process / mib);
 }
 
 static void on_plan(void *user, const tane_plan *p) {
@@ -80,9 +75,11 @@ static void on_progress(void *user, const tane_progress *p) {
     if (d->live ? now - d->shown < 0.2 && !last : p->step % d->every != 0 && !last) return;
     d->shown = now;
     clear_line(d);
-    fprintf(stderr, "step %" PRId64 "/%" PRId64 "  epoch %.2f  loss %.4f  lr %.2e  norm %.2f  %s tokens/s  %.0f%% of limit  %s left", p->step,
-            p->total_steps, p->epoch, p->loss, p->learning_rate, p->grad_norm, amount(p->tokens_per_second, rate), 100 * p->limit_share,
-            duration(p->seconds_left, left));
+    fprintf(stderr,
+            "step %" PRId64 "/%" PRId64
+            "  epoch %.2f  loss %.4f  lr %.2e  norm %.2f  %s tokens/s  %.0f%% of limit  %s left",
+            p->step, p->total_steps, p->epoch, p->loss, p->learning_rate, p->grad_norm,
+            amount(p->tokens_per_second, rate), 100 * p->limit_share, duration(p->seconds_left, left));
     if (d->live && !last) {
         fflush(stderr);
         d->on_line = true;
@@ -132,14 +129,17 @@ static Status train(tane_run *run, const TrainOptions *o, bool plan_only, bool j
     clear_line(&display);
     if (st != TANE_OK) return st;
     char time[32], rate[32];
-    fprintf(stderr, "done: %" PRId64 " steps in %s, %s tokens/s (%.0f%% of this machine's limit), peak memory %.0f MiB\n", r.step,
-            duration(r.seconds, time), amount(r.tokens_per_second, rate), 100 * r.limit_share, (double)r.peak_memory / 1048576.0);
+    fprintf(stderr,
+            "done: %" PRId64 " steps in %s, %s tokens/s (%.0f%% of this machine's limit), peak memory %.0f MiB\n",
+            r.step, duration(r.seconds, time), amount(r.tokens_per_second, rate), 100 * r.limit_share,
+            (double)r.peak_memory / 1048576.0);
     if (json)
-        printf("{\"folder\": \"%s\", \"step\": %" PRId64 ", \"seconds\": %.3f, \"tokens_per_second\": %.1f, \"train_loss\": %.6g, "
+        printf("{\"folder\": \"%s\", \"step\": %" PRId64
+               ", \"seconds\": %.3f, \"tokens_per_second\": %.1f, \"train_loss\": %.6g, "
                "\"limit_share\": %.4f, \"peak_memory\": %zu}\n",
-               r.folder, r.step, r.seconds, r.tokens_per_second, isnan(r.train_loss) ? 0 : r.train_loss, r.limit_share, r.peak_memory);
-    else
-        printf("%s\n", r.folder);
+               r.folder, r.step, r.seconds, r.tokens_per_second, isnan(r.train_loss) ? 0 : r.train_loss, r.limit_share,
+               r.peak_memory);
+    else printf("%s\n", r.folder);
     return TANE_OK;
 }
 

@@ -51,19 +51,21 @@ Status model_config_check(const ModelConfig *c, const char *where) {
             return FAIL(TANE_EINVAL, "%s: %s %lld is not in 1..%lld", where, sizes[i].name, (long long)sizes[i].value,
                         (long long)sizes[i].most);
     if (c->heads % c->kv_heads)
-        return FAIL(TANE_EINVAL, "%s: %lld attention heads cannot share %lld KV heads evenly", where, (long long)c->heads,
-                    (long long)c->kv_heads);
+        return FAIL(TANE_EINVAL, "%s: %lld attention heads cannot share %lld KV heads evenly", where,
+                    (long long)c->heads, (long long)c->kv_heads);
     if (!(c->dropout >= 0 && c->dropout < 1))
         return FAIL(TANE_EINVAL, "%s: dropout %g is not in [0, 1)", where, c->dropout);
-    if (!(c->norm_epsilon > 0)) return FAIL(TANE_EINVAL, "%s: the norm's epsilon %g is not positive", where, c->norm_epsilon);
+    if (!(c->norm_epsilon > 0))
+        return FAIL(TANE_EINVAL, "%s: the norm's epsilon %g is not positive", where, c->norm_epsilon);
     return TANE_OK;
 }
 
 static const struct {
     const char *name;
     ActivationKind kind;
-} activations[] = {{"gelu_new", ACTIVATION_GELU_TANH}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH}, {"gelu", ACTIVATION_GELU},
-                   {"relu", ACTIVATION_RELU},          {"silu", ACTIVATION_SILU},                   {"swish", ACTIVATION_SILU}};
+} activations[] = {{"gelu_new", ACTIVATION_GELU_TANH}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH},
+                   {"gelu", ACTIVATION_GELU},          {"relu", ACTIVATION_RELU},
+                   {"silu", ACTIVATION_SILU},          {"swish", ACTIVATION_SILU}};
 enum { ACTIVATIONS = sizeof activations / sizeof *activations };
 
 Status activation_from_name(const char *name, const char *where, ActivationKind *kind) {
@@ -101,15 +103,17 @@ Status model_config_read(ModelConfig *config, const char *folder) {
     const char *type;
     TRY(path_join(&path, folder, "config.json"));
     if (!file_exists(path)) {
-        st = FAIL(TANE_ENOTFOUND, dir_exists(folder) ? "%s has no config.json: it is not a model folder"
-                                                     : "%s: no such folder; a model is a folder with config.json and model.safetensors",
+        st = FAIL(TANE_ENOTFOUND,
+                  dir_exists(folder) ? "%s has no config.json: it is not a model folder"
+                                     : "%s: no such folder; a model is a folder with config.json and model.safetensors",
                   folder);
         goto out;
     }
     TRY(json_read_file(path, &json));
     TRY(json_get_string(json, path, "model_type", &type));
     if (!model_family(type)) {
-        st = FAIL(TANE_EUNSUPPORTED, "%s: model_type \"%s\" is not one tane knows: %s", path, type, model_family_names());
+        st = FAIL(TANE_EUNSUPPORTED, "%s: model_type \"%s\" is not one tane knows: %s", path, type,
+                  model_family_names());
         goto out;
     }
     TRY(model_config_init(config, type));

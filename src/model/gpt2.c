@@ -20,12 +20,15 @@ static Status defaults(ModelConfig *c) {
     if (!c->kv_heads) c->kv_heads = c->heads;
     if (!c->head_dim && c->heads) {
         if (c->width % c->heads)
-            return FAIL(TANE_EINVAL, "hidden size %lld is not a multiple of %lld heads", (long long)c->width, (long long)c->heads);
+            return FAIL(TANE_EINVAL, "hidden size %lld is not a multiple of %lld heads", (long long)c->width,
+                        (long long)c->heads);
         c->head_dim = c->width / c->heads;
     }
     if (!c->ffn) c->ffn = 4 * c->width;
     if (c->norm_epsilon == 0) c->norm_epsilon = 1e-5;
-    if (c->kv_heads != c->heads) return FAIL(TANE_EINVAL, "gpt2 has as many KV heads as heads (%lld), not %lld", (long long)c->heads, (long long)c->kv_heads);
+    if (c->kv_heads != c->heads)
+        return FAIL(TANE_EINVAL, "gpt2 has as many KV heads as heads (%lld), not %lld", (long long)c->heads,
+                    (long long)c->kv_heads);
     return TANE_OK;
 }
 
@@ -49,18 +52,21 @@ static Status read(ModelConfig *c, const json_t *json, const char *where) {
     TRY_RETURN(json_opt_bool(json, where, "scale_attn_weights", &scale));
     TRY_RETURN(json_opt_bool(json, where, "scale_attn_by_inverse_layer_idx", &by_layer));
     if (!scale || by_layer)
-        return FAIL(TANE_EUNSUPPORTED, "%s: only scale_attn_weights true and scale_attn_by_inverse_layer_idx false are supported", where);
+        return FAIL(TANE_EUNSUPPORTED,
+                    "%s: only scale_attn_weights true and scale_attn_by_inverse_layer_idx false are supported", where);
     if (resid != embd || resid != attn)
-        return FAIL(TANE_EUNSUPPORTED, "%s: resid_pdrop %g, embd_pdrop %g and attn_pdrop %g differ; make them equal", where, resid, embd, attn);
+        return FAIL(TANE_EUNSUPPORTED, "%s: resid_pdrop %g, embd_pdrop %g and attn_pdrop %g differ; make them equal",
+                    where, resid, embd, attn);
     c->dropout = resid;
     return activation_from_name(activation, where, &c->activation);
 }
 
 static Status write(const ModelConfig *c, json_t *json) {
-    json_t *own = json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:s}", "n_positions", (json_int_t)c->context, "n_embd",
-                            (json_int_t)c->width, "n_layer", (json_int_t)c->layers, "n_head", (json_int_t)c->heads, "n_inner",
-                            (json_int_t)c->ffn, "layer_norm_epsilon", c->norm_epsilon, "resid_pdrop", c->dropout, "embd_pdrop",
-                            c->dropout, "attn_pdrop", c->dropout, "activation_function", activation_to_name(c->activation));
+    json_t *own = json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:s}", "n_positions", (json_int_t)c->context,
+                            "n_embd", (json_int_t)c->width, "n_layer", (json_int_t)c->layers, "n_head",
+                            (json_int_t)c->heads, "n_inner", (json_int_t)c->ffn, "layer_norm_epsilon", c->norm_epsilon,
+                            "resid_pdrop", c->dropout, "embd_pdrop", c->dropout, "attn_pdrop", c->dropout,
+                            "activation_function", activation_to_name(c->activation));
     int bad = !own || json_object_update(json, own);
     json_decref(own);
     return bad ? FAIL(TANE_ENOMEM, "out of memory while writing config.json") : TANE_OK;
@@ -88,7 +94,8 @@ static Status declare(Model *m) {
     TRY_RETURN(ARENA_NEW(&set->arena, &g));
     TRY_RETURN(ARENA_NEW_ARRAY(&set->arena, &g->layer, (size_t)c->layers));
     m->layout = g;
-    /* Residual projections start smaller, so that the stream's variance does not grow with depth (GPT-2, section 2.3). */
+    /* Residual projections start smaller, so that the stream's variance does not grow with depth (GPT-2, section 2.3).
+     */
     double std = c->init_std, residual_std = std / sqrt(2.0 * (double)c->layers);
     TRY_RETURN(params_add(set, &g->wte, ROLE_EMBEDDING, c->vocab_size, c->width, std));
     TRY_RETURN(params_part(set, g->wte, c->vocab_size, false, "transformer.wte.weight"));
@@ -138,6 +145,12 @@ static void forward(const Model *m, Tape *t, const ModelInput *in, ModelOutput *
 
 static const char *const ignored[] = {".attn.bias", ".attn.masked_bias", NULL};
 
-const ModelFamily family_gpt2 = {.model_type = "gpt2", .architecture = "GPT2LMHeadModel", .prefix = "transformer.",
-                                 .ignored = ignored, .defaults = defaults, .read = read, .write = write,
-                                 .declare = declare, .forward = forward};
+const ModelFamily family_gpt2 = {.model_type = "gpt2",
+                                 .architecture = "GPT2LMHeadModel",
+                                 .prefix = "transformer.",
+                                 .ignored = ignored,
+                                 .defaults = defaults,
+                                 .read = read,
+                                 .write = write,
+                                 .declare = declare,
+                                 .forward = forward};

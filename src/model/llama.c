@@ -19,10 +19,12 @@ static Status defaults(ModelConfig *c) {
     if (!c->kv_heads) c->kv_heads = c->heads;
     if (!c->head_dim && c->heads) {
         if (c->width % c->heads)
-            return FAIL(TANE_EINVAL, "hidden size %lld is not a multiple of %lld heads", (long long)c->width, (long long)c->heads);
+            return FAIL(TANE_EINVAL, "hidden size %lld is not a multiple of %lld heads", (long long)c->width,
+                        (long long)c->heads);
         c->head_dim = c->width / c->heads;
     }
-    if (c->head_dim % 2) return FAIL(TANE_EINVAL, "rotary positions need an even head size, not %lld", (long long)c->head_dim);
+    if (c->head_dim % 2)
+        return FAIL(TANE_EINVAL, "rotary positions need an even head size, not %lld", (long long)c->head_dim);
     if (!c->ffn) c->ffn = (8 * c->width / 3 + 63) / 64 * 64; /* two thirds of 4 C, as SwiGLU has three matrices */
     if (c->rope_theta == 0) c->rope_theta = 10000;
     if (c->norm_epsilon == 0) c->norm_epsilon = 1e-6;
@@ -31,7 +33,8 @@ static Status defaults(ModelConfig *c) {
 
 /* rope_theta stands at the top (transformers 4) or in rope_parameters (transformers 5). */
 static Status read_rope(ModelConfig *c, const json_t *json, const char *where) {
-    const json_t *scaling = json_object_get(json, "rope_scaling"), *parameters = json_object_get(json, "rope_parameters");
+    const json_t *scaling = json_object_get(json, "rope_scaling"),
+                 *parameters = json_object_get(json, "rope_parameters");
     const char *type = "default";
     TRY_RETURN(json_opt_double(json, where, "rope_theta", &c->rope_theta));
     if (json_is_object(parameters)) {
@@ -71,14 +74,14 @@ static Status read(ModelConfig *c, const json_t *json, const char *where) {
 }
 
 static Status write(const ModelConfig *c, json_t *json) {
-    json_t *own = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:b, s:b, s:s, s:{s:f, s:s}, s:i}", "hidden_size",
-                            (json_int_t)c->width, "intermediate_size", (json_int_t)c->ffn, "num_hidden_layers",
-                            (json_int_t)c->layers, "num_attention_heads", (json_int_t)c->heads, "num_key_value_heads",
-                            (json_int_t)c->kv_heads, "head_dim", (json_int_t)c->head_dim, "max_position_embeddings",
-                            (json_int_t)c->context, "rms_norm_eps", c->norm_epsilon, "rope_theta", c->rope_theta,
-                            "attention_dropout", c->dropout, "attention_bias", c->attention_bias, "mlp_bias", c->mlp_bias,
-                            "hidden_act", activation_to_name(c->activation), "rope_parameters", "rope_theta", c->rope_theta,
-                            "rope_type", "default", "pretraining_tp", 1);
+    json_t *own = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:b, s:b, s:s, s:{s:f, s:s}, s:i}", "hidden_size",
+        (json_int_t)c->width, "intermediate_size", (json_int_t)c->ffn, "num_hidden_layers", (json_int_t)c->layers,
+        "num_attention_heads", (json_int_t)c->heads, "num_key_value_heads", (json_int_t)c->kv_heads, "head_dim",
+        (json_int_t)c->head_dim, "max_position_embeddings", (json_int_t)c->context, "rms_norm_eps", c->norm_epsilon,
+        "rope_theta", c->rope_theta, "attention_dropout", c->dropout, "attention_bias", c->attention_bias, "mlp_bias",
+        c->mlp_bias, "hidden_act", activation_to_name(c->activation), "rope_parameters", "rope_theta", c->rope_theta,
+        "rope_type", "default", "pretraining_tp", 1);
     int bad = !own || json_object_update(json, own);
     json_decref(own);
     return bad ? FAIL(TANE_ENOMEM, "out of memory while writing config.json") : TANE_OK;
@@ -90,7 +93,8 @@ typedef struct Split {
 } Split;
 
 /* A matrix stored as several, and its bias where the model has one. */
-static Status add(Params *set, Param **w, Param **b, const Split *split, int n, int64_t in, double std, bool bias, int layer) {
+static Status add(Params *set, Param **w, Param **b, const Split *split, int n, int64_t in, double std, bool bias,
+                  int layer) {
     int64_t out = 0;
     for (int i = 0; i < n; i++) out += split[i].rows;
     TRY_RETURN(params_add(set, w, ROLE_MATRIX, out, in, std));
@@ -169,6 +173,12 @@ static void forward(const Model *m, Tape *t, const ModelInput *in, ModelOutput *
 
 static const char *const ignored[] = {".rotary_emb.inv_freq", NULL};
 
-const ModelFamily family_llama = {.model_type = "llama", .architecture = "LlamaForCausalLM", .prefix = "model.",
-                                  .ignored = ignored, .defaults = defaults, .read = read, .write = write,
-                                  .declare = declare, .forward = forward};
+const ModelFamily family_llama = {.model_type = "llama",
+                                  .architecture = "LlamaForCausalLM",
+                                  .prefix = "model.",
+                                  .ignored = ignored,
+                                  .defaults = defaults,
+                                  .read = read,
+                                  .write = write,
+                                  .declare = declare,
+                                  .forward = forward};

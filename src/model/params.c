@@ -71,7 +71,8 @@ void params_init(const Params *set, uint64_t seed, float *flat) {
             uint32_t word[4];
             philox4x32(seed, (uint64_t)p->index, (uint64_t)e / 4, word);
             for (int pair = 0; pair < 2; pair++) { /* Box-Muller */
-                float r = sqrtf(-2.0f * logf(rng_u01_open(word[2 * pair]))), angle = 6.28318530718f * rng_u01(word[2 * pair + 1]);
+                float r = sqrtf(-2.0f * logf(rng_u01_open(word[2 * pair]))),
+                      angle = 6.28318530718f * rng_u01(word[2 * pair + 1]);
                 if (e + 2 * pair < n) to[e + 2 * pair] = std * r * cosf(angle);
                 if (e + 2 * pair + 1 < n) to[e + 2 * pair + 1] = std * r * sinf(angle);
             }
@@ -101,9 +102,17 @@ static Status element_f32(const StTensor *t, int64_t i, float *out) {
     uint16_t h;
     switch (t->dtype) {
     case DTYPE_F32: memcpy(out, (const char *)t->data + i * 4, 4); return TANE_OK;
-    case DTYPE_BF16: memcpy(&h, (const char *)t->data + i * 2, 2); *out = bf16_to_f32(h); return TANE_OK;
-    case DTYPE_F16: memcpy(&h, (const char *)t->data + i * 2, 2); *out = f16_to_f32(h); return TANE_OK;
-    default: return FAIL(TANE_EUNSUPPORTED, "%s: tensor \"%s\" is %s; weights must be F32, BF16 or F16", t->file, t->name, dtype_name(t->dtype));
+    case DTYPE_BF16:
+        memcpy(&h, (const char *)t->data + i * 2, 2);
+        *out = bf16_to_f32(h);
+        return TANE_OK;
+    case DTYPE_F16:
+        memcpy(&h, (const char *)t->data + i * 2, 2);
+        *out = f16_to_f32(h);
+        return TANE_OK;
+    default:
+        return FAIL(TANE_EUNSUPPORTED, "%s: tensor \"%s\" is %s; weights must be F32, BF16 or F16", t->file, t->name,
+                    dtype_name(t->dtype));
     }
 }
 
@@ -113,10 +122,10 @@ static Status read_part(const Param *p, const ParamPart *part, const StTensor *t
     if (t->rank != rank || t->shape[0] != shape[0] || (rank == 2 && t->shape[1] != shape[1])) {
         char found[64];
         st_shape_text(t, found, sizeof found);
-        return rank == 2 ? FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is %s, but config.json makes it [%lld, %lld]", t->file, t->name,
-                                found, (long long)shape[0], (long long)shape[1])
-                         : FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is %s, but config.json makes it [%lld]", t->file, t->name, found,
-                                (long long)shape[0]);
+        return rank == 2 ? FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is %s, but config.json makes it [%lld, %lld]", t->file,
+                                t->name, found, (long long)shape[0], (long long)shape[1])
+                         : FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is %s, but config.json makes it [%lld]", t->file,
+                                t->name, found, (long long)shape[0]);
     }
     float probe;
     TRY_RETURN(element_f32(t, 0, &probe)); /* the type is fine for all elements, or for none */
@@ -151,7 +160,8 @@ static bool is_ignored(const char *name, const char *const *ignored) {
     return false;
 }
 
-static Status read_array(const Params *set, const StFile *file, const char *prefix, const ParamArray *array, bool *used) {
+static Status read_array(const Params *set, const StFile *file, const char *prefix, const ParamArray *array,
+                         bool *used) {
     char name[512];
     memset(array->flat, 0, set->elements * sizeof(float));
     for (int i = 0; i < set->n; i++) {
@@ -179,7 +189,8 @@ Status params_read(const Params *set, const char *path, const char *prefix, cons
         const StTensor *t = st_get(file, i);
         /* A tied model's file may repeat the embedding as the output layer. */
         if (used[i] || is_ignored(t->name, ignored) || !strcmp(t->name, "lm_head.weight")) continue;
-        st = FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is no parameter of this model: config.json describes another one", t->file, t->name);
+        st = FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is no parameter of this model: config.json describes another one",
+                  t->file, t->name);
         goto out;
     }
 out:

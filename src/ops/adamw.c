@@ -4,8 +4,8 @@
  *   w = w (1 - lr wd);  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
  *   w = w - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
  *
- * `master` is fp32; `weights`, when given, is the compute copy and gets master rounded. When the norm is not finite nothing
- * changes: a NaN never reaches the weights or the moments.
+ * `master` is fp32; `weights`, when given, is the compute copy and gets master rounded. When the norm is not finite
+ * nothing changes: a NaN never reaches the weights or the moments.
  */
 #include "ops/node.h"
 #include "ops/ops.h"
@@ -20,12 +20,12 @@ typedef struct AdamArgs {
 } AdamArgs;
 
 #ifdef OP_FRONT
-void op_adamw(Tape *t, Tensor *master, Tensor *m, Tensor *v, Tensor *grads, Tensor *norm, Tensor *hyper, Tensor *weights,
-              const AdamSegment *segments, int n_segments) {
+void op_adamw(Tape *t, Tensor *master, Tensor *m, Tensor *v, Tensor *grads, Tensor *norm, Tensor *hyper,
+              Tensor *weights, const AdamSegment *segments, int n_segments) {
     if (!tape_ok(t)) return;
     int64_t n = tensor_count(master);
-    if (tensor_count(m) != n || tensor_count(v) != n || tensor_count(grads) != n || (weights && tensor_count(weights) != n) ||
-        tensor_count(hyper) != ADAM_HYPER) {
+    if (tensor_count(m) != n || tensor_count(v) != n || tensor_count(grads) != n ||
+        (weights && tensor_count(weights) != n) || tensor_count(hyper) != ADAM_HYPER) {
         tape_fail(t, "adamw: the arrays must have one length, and hyper %d values", ADAM_HYPER);
         return;
     }
@@ -47,7 +47,8 @@ static Status plan(Node *node) {
     return TANE_OK;
 }
 
-static void update(const Node *node, const float *hyper, float scale, float decay, float lr_scale, int64_t from, int64_t n) {
+static void update(const Node *node, const float *hyper, float scale, float decay, float lr_scale, int64_t from,
+                   int64_t n) {
     float *restrict w = (float *)node->in[MASTER]->data + from, *restrict m = (float *)node->in[M]->data + from;
     float *restrict v = (float *)node->in[V]->data + from;
     const float *restrict g = (const float *)node->in[GRADS]->data + from;

@@ -36,10 +36,12 @@ Tensor *op_attention(Tape *t, Tensor *qkv, int heads, int kv_heads, int head_dim
     if (qkv->rank != 3 || tensor_width(qkv) != (heads + 2 * kv_heads) * head_dim || kv_heads < 1 || heads % kv_heads)
         return tape_fail(t, "attention: qkv must be (B, T, (H + 2 KV) D); got width %lld for H %d, KV %d, D %d",
                          (long long)tensor_width(qkv), heads, kv_heads, head_dim);
-    if (cache && (!past || cache->rank != 3 || cache->shape[0] != qkv->shape[0] || tensor_count(past) != qkv->shape[0] ||
-                  cache->shape[2] != 2 * kv_heads * head_dim || cache->dtype != qkv->dtype))
+    if (cache &&
+        (!past || cache->rank != 3 || cache->shape[0] != qkv->shape[0] || tensor_count(past) != qkv->shape[0] ||
+         cache->shape[2] != 2 * kv_heads * head_dim || cache->dtype != qkv->dtype))
         return tape_fail(t, "attention: the cache must be (B, P, 2 KV D) of %s, with past (B)", dtype_name(qkv->dtype));
-    if (!(dropout >= 0.0f && dropout < 1.0f)) return tape_fail(t, "attention: dropout %g is not in [0, 1)", (double)dropout);
+    if (!(dropout >= 0.0f && dropout < 1.0f))
+        return tape_fail(t, "attention: dropout %g is not in [0, 1)", (double)dropout);
     AttentionArgs args = {.heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .dropout = dropout};
     int64_t shape[] = {qkv->shape[0], qkv->shape[1], (int64_t)heads * head_dim};
     Tensor *out = tape_activation(t, "attention", qkv->dtype, 3, shape);
@@ -58,8 +60,14 @@ typedef struct Task {
 static Task task_at(const Node *node, int64_t index) {
     const AttentionArgs *a = node->args;
     const Tensor *qkv = node->in[QKV];
-    return (Task){.a = a, .type = qkv->dtype, .b = index / a->kv_heads, .kv = index % a->kv_heads,
-                  .group = a->heads / a->kv_heads, .d = a->head_dim, .t = qkv->shape[1], .ld = qkv->shape[2]};
+    return (Task){.a = a,
+                  .type = qkv->dtype,
+                  .b = index / a->kv_heads,
+                  .kv = index % a->kv_heads,
+                  .group = a->heads / a->kv_heads,
+                  .d = a->head_dim,
+                  .t = qkv->shape[1],
+                  .ld = qkv->shape[2]};
 }
 static int64_t q_at(const Task *k, int64_t head) { return k->b * k->t * k->ld + head * k->d; }
 static int64_t k_at(const Task *k) { return k->b * k->t * k->ld + (k->a->heads + k->kv) * k->d; }
@@ -75,18 +83,29 @@ static void plan_blocked(Node *node, AttentionArgs *a) {
     DType type = qkv->dtype;
     int64_t t = qkv->shape[1], ld = qkv->shape[2], d = a->head_dim, ldo = (int64_t)a->heads * d, m = QUERY_BLOCK;
     int64_t ldp = type == DTYPE_F32 ? t : 2 * t; /* P lies in S's place; bf16 rows fill half of their fp32 rows */
-    a->scores = (Gemm){.m = m, .n = t, .k = d, .type = type, .out_type = DTYPE_F32, .trans_b = true, .lda = ld, .ldb = ld, .ldc = t};
+    a->scores = (Gemm){
+        .m = m, .n = t, .k = d, .type = type, .out_type = DTYPE_F32, .trans_b = true, .lda = ld, .ldb = ld, .ldc = t};
     a->values = (Gemm){.m = m, .n = d, .k = t, .type = type, .out_type = type, .lda = ldp, .ldb = ld, .ldc = ldo};
-    a->d_p = (Gemm){.m = m, .n = t, .k = d, .type = type, .out_type = DTYPE_F32, .trans_b = true, .lda = ldo, .ldb = ld, .ldc = t};
+    a->d_p = (Gemm){
+        .m = m, .n = t, .k = d, .type = type, .out_type = DTYPE_F32, .trans_b = true, .lda = ldo, .ldb = ld, .ldc = t};
     a->d_q = (Gemm){.m = m, .n = d, .k = t, .type = type, .out_type = type, .lda = ldp, .ldb = ld, .ldc = ld};
     /* dk (and dv, with do in q's place): A is dS stored (queries, keys) */
-    a->d_k = (Gemm){.m = t, .n = d, .k = m, .type = type, .out_type = DTYPE_F32, .trans_a = true, .lda = ldp,
-                    .ldb = most((size_t)ld, (size_t)ldo), .ldc = d, .accumulate = true};
+    a->d_k = (Gemm){.m = t,
+                    .n = d,
+                    .k = m,
+                    .type = type,
+                    .out_type = DTYPE_F32,
+                    .trans_a = true,
+                    .lda = ldp,
+                    .ldb = most((size_t)ld, (size_t)ldo),
+                    .ldc = d,
+                    .accumulate = true};
     a->gemm = most(gemm_scratch(&a->scores, 1), gemm_scratch(&a->values, 1));
     size_t scores = round64((size_t)(m * t) * 4);
     a->per_thread = scores;
     if (node->live) {
-        a->gemm = most(a->gemm, most(gemm_scratch(&a->d_p, 1), most(gemm_scratch(&a->d_q, 1), gemm_scratch(&a->d_k, 1))));
+        a->gemm = most(a->gemm,
+                       most(gemm_scratch(&a->d_p, 1), most(gemm_scratch(&a->d_q, 1), gemm_scratch(&a->d_k, 1))));
         a->per_thread += scores + 2 * round64((size_t)(t * d) * 4);
     }
     a->per_thread += round64(a->gemm);
@@ -169,19 +188,22 @@ static Direct direct_scratch(const Node *node) {
 }
 
 /* rows x d elements, ld apart, to fp32 rows dp wide with zeros behind. */
-static void load_head(float *to, int64_t dp, const void *from, DType type, int64_t first, int64_t ld, int64_t rows, int64_t d) {
+static void load_head(float *to, int64_t dp, const void *from, DType type, int64_t first, int64_t ld, int64_t rows,
+                      int64_t d) {
     for (int64_t i = 0; i < rows; i++) {
         load_row(to + i * dp, row_at(from, type, first + i * ld), type, d);
         for (int64_t j = d; j < dp; j++) to[i * dp + j] = 0.0f;
     }
 }
 
-static void store_head(void *to, DType type, int64_t first, int64_t ld, const float *from, int64_t dp, int64_t rows, int64_t d) {
+static void store_head(void *to, DType type, int64_t first, int64_t ld, const float *from, int64_t dp, int64_t rows,
+                       int64_t d) {
     for (int64_t i = 0; i < rows; i++) store_row(row_at_mut(to, type, first + i * ld), from + i * dp, type, d);
 }
 
 /* (rows, d) -> (d, rows), zeros up to the next multiple of a vector. */
-static void transpose_head(float *restrict to, int64_t keys, const float *restrict from, int64_t dp, int64_t rows, int64_t d) {
+static void transpose_head(float *restrict to, int64_t keys, const float *restrict from, int64_t dp, int64_t rows,
+                           int64_t d) {
     int64_t end = vec_round(rows);
     for (int64_t j = 0; j < d; j++) {
         for (int64_t i = 0; i < rows; i++) to[j * keys + i] = from[i * dp + j];
@@ -199,8 +221,10 @@ static int64_t load_keys(const Node *node, const Task *task, Direct *s) {
         int64_t first = task->b * cache->shape[1] * ld + task->kv * d, v_first = first + task->a->kv_heads * d;
         size_t bytes = (size_t)d * dtype_size(task->type);
         for (int64_t i = 0; i < task->t; i++) {
-            memcpy(row_at_mut(cache->data, task->type, first + (past + i) * ld), row_at(qkv, task->type, k_at(task) + i * task->ld), bytes);
-            memcpy(row_at_mut(cache->data, task->type, v_first + (past + i) * ld), row_at(qkv, task->type, v_at(task) + i * task->ld), bytes);
+            memcpy(row_at_mut(cache->data, task->type, first + (past + i) * ld),
+                   row_at(qkv, task->type, k_at(task) + i * task->ld), bytes);
+            memcpy(row_at_mut(cache->data, task->type, v_first + (past + i) * ld),
+                   row_at(qkv, task->type, v_at(task) + i * task->ld), bytes);
         }
         rows += past;
         load_head(s->k, s->dp, cache->data, task->type, first, ld, rows, d);
@@ -328,13 +352,15 @@ static Status blocked_forward(const Node *node, const TapeRun *run, int64_t inde
             g.m = m;
             g.k = seen;
             TRY_RETURN(gemm_run(&g, s, row_at(qkv, task.type, v_at(&task)),
-                                row_at_mut(node->out[0]->data, task.type, o_at(&task, head) + from * o_ld(&task)), NULL, gemm));
+                                row_at_mut(node->out[0]->data, task.type, o_at(&task, head) + from * o_ld(&task)), NULL,
+                                gemm));
         }
     return TANE_OK;
 }
 
 /* P and dS of a block of queries from scores and dP. */
-static void block_slopes(const Node *node, const Task *task, int64_t head, int64_t from, int64_t m, float *p, float *d_p) {
+static void block_slopes(const Node *node, const Task *task, int64_t head, int64_t from, int64_t m, float *p,
+                         float *d_p) {
     float scale = 1.0f / sqrtf((float)task->d);
     const float *stats = (const float *)node->saved[SAVED_STATS]->data + (task->b * task->a->heads + head) * task->t;
     const void *o = node->out[0]->data, *d_o = node->out[0]->grad->data;
@@ -414,8 +440,8 @@ static Status check_past(const Node *node) {
     int64_t t = node->in[QKV]->shape[1];
     for (int64_t b = 0; b < cache->shape[0]; b++)
         if (past[b] < 0 || past[b] + t > cache->shape[1])
-            return FAIL(TANE_EINVAL, "attention: %d tokens and %lld new ones do not fit a cache of %lld", past[b], (long long)t,
-                        (long long)cache->shape[1]);
+            return FAIL(TANE_EINVAL, "attention: %d tokens and %lld new ones do not fit a cache of %lld", past[b],
+                        (long long)t, (long long)cache->shape[1]);
     return TANE_OK;
 }
 
@@ -427,12 +453,9 @@ static Status run_tasks(const Node *node, const TapeRun *run, bool is_backward) 
 #pragma omp parallel for schedule(static) if (tasks > 1)
     for (int64_t i = 0; i < tasks; i++) {
         Status st = TANE_OK;
-        if (a->blocked)
-            st = is_backward ? blocked_backward(node, run, i) : blocked_forward(node, run, i);
-        else if (is_backward)
-            direct_backward(node, run, i);
-        else
-            direct_forward(node, run, i);
+        if (a->blocked) st = is_backward ? blocked_backward(node, run, i) : blocked_forward(node, run, i);
+        else if (is_backward) direct_backward(node, run, i);
+        else direct_forward(node, run, i);
         if (st != TANE_OK)
 #pragma omp critical(attention_error)
             err_save(&error);

@@ -4,8 +4,8 @@
  *   dlogits = grad_scale (p - (1 - s) onehot(label) - s / V);  dx = dlogits w;  dw = dlogits^T x
  *
  * Since nothing lies behind the loss, its gradients are made in the forward, chunk by chunk, while the logits are there
- * (Hsu et al. 2024, "Liger Kernel"): dw goes to its place at once, dx waits in a saved tensor for backward. Only rows with
- * a label are computed: they are gathered in front of the products.
+ * (Hsu et al. 2024, "Liger Kernel"): dw goes to its place at once, dx waits in a saved tensor for backward. Only rows
+ * with a label are computed: they are gathered in front of the products.
  */
 #include "device/gemm.h"
 #include "ops/node.h"
@@ -25,9 +25,9 @@ enum { SLICE = 4096 };
 
 typedef struct CrossEntropyArgs {
     float smoothing;
-    int64_t chunk;                /* rows */
+    int64_t chunk; /* rows */
     Gemm logits, dx, dw;
-    size_t gathered, gemm;        /* scratch offsets; logits come first */
+    size_t gathered, gemm; /* scratch offsets; logits come first */
 } CrossEntropyArgs;
 
 #ifdef OP_FRONT
@@ -36,8 +36,9 @@ Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float sm
     if (w->rank != 2 || tensor_width(x) != w->shape[1] || tensor_rows(x) != tensor_count(labels))
         return tape_fail(t, "cross_entropy: x must be (B, T, C), w (V, C), labels (B, T)");
     if (w->shape[0] < 1 || !(smoothing >= 0.0f && smoothing <= 1.0f))
-        return tape_fail(t, "cross_entropy: %lld classes, label smoothing %g; at least one class and smoothing in [0, 1] are needed",
-                         (long long)w->shape[0], (double)smoothing);
+        return tape_fail(
+            t, "cross_entropy: %lld classes, label smoothing %g; at least one class and smoothing in [0, 1] are needed",
+            (long long)w->shape[0], (double)smoothing);
     CrossEntropyArgs args = {.smoothing = smoothing};
     Tensor *losses = tape_activation(t, "losses", DTYPE_F32, labels->rank, labels->shape);
     Tensor *hits = hits_out ? tape_activation(t, "hits", DTYPE_I32, labels->rank, labels->shape) : NULL;
@@ -69,18 +70,41 @@ static Status plan(Node *node) {
     const Tensor *x = node->in[X], *w = node->in[W];
     DType type = x->dtype;
     if ((type != DTYPE_F32 && type != DTYPE_BF16) || w->dtype != type)
-        return FAIL(TANE_EUNSUPPORTED, "cross_entropy: no CPU kernel for %s x %s", dtype_name(type), dtype_name(w->dtype));
+        return FAIL(TANE_EUNSUPPORTED, "cross_entropy: no CPU kernel for %s x %s", dtype_name(type),
+                    dtype_name(w->dtype));
     int64_t rows = tensor_rows(x), c = tensor_width(x), v = w->shape[0];
     int threads = omp_get_max_threads();
     a->chunk = chunk_rows(rows, v);
-    a->logits = (Gemm){.m = a->chunk, .n = v, .k = c, .type = type, .out_type = DTYPE_F32, .trans_b = true,
-                       .lda = c, .ldb = c, .ldc = v};
+    a->logits = (Gemm){.m = a->chunk,
+                       .n = v,
+                       .k = c,
+                       .type = type,
+                       .out_type = DTYPE_F32,
+                       .trans_b = true,
+                       .lda = c,
+                       .ldb = c,
+                       .ldc = v};
     /* dlogits lie in their logits' place: in bf16 each row fills the first half of its fp32 row. */
     int64_t ld = type == DTYPE_F32 ? v : 2 * v;
-    a->dx = (Gemm){.m = a->chunk, .n = c, .k = v < SLICE ? v : SLICE, .type = type, .out_type = DTYPE_F32, .lda = ld,
-                   .ldb = c, .ldc = c, .accumulate = true};
-    a->dw = (Gemm){.m = v, .n = c, .k = a->chunk, .type = type, .out_type = DTYPE_F32, .trans_a = true,
-                   .lda = ld, .ldb = c, .ldc = c, .accumulate = true};
+    a->dx = (Gemm){.m = a->chunk,
+                   .n = c,
+                   .k = v < SLICE ? v : SLICE,
+                   .type = type,
+                   .out_type = DTYPE_F32,
+                   .lda = ld,
+                   .ldb = c,
+                   .ldc = c,
+                   .accumulate = true};
+    a->dw = (Gemm){.m = v,
+                   .n = c,
+                   .k = a->chunk,
+                   .type = type,
+                   .out_type = DTYPE_F32,
+                   .trans_a = true,
+                   .lda = ld,
+                   .ldb = c,
+                   .ldc = c,
+                   .accumulate = true};
     a->gathered = round64((size_t)(a->chunk * v) * 4);
     a->gemm = a->gathered + round64((size_t)(a->chunk * c) * dtype_size(type));
     size_t gemm = gemm_scratch(&a->logits, threads);
@@ -100,8 +124,8 @@ static Status plan(Node *node) {
 }
 
 /* One row of logits: its loss, whether the arg max is right, and (want_grad) dlogits in the row's own place. */
-static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothing, bool want_grad, float scale, DType type,
-                      int32_t *hit) {
+static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothing, bool want_grad, float scale,
+                      DType type, int32_t *hit) {
     float top = -INFINITY;
     double total = 0, sum_z = 0; /* of parts in fp32: as exact for 250,000 classes as for 1000 */
 #pragma omp simd reduction(max : top)
@@ -157,12 +181,13 @@ static const void *gather(const Tensor *x, const int32_t *which, int64_t n, void
     size_t bytes = (size_t)tensor_width(x) * dtype_size(x->dtype);
     if (which[n - 1] - which[0] == n - 1) return (const char *)x->data + (size_t)which[0] * bytes;
 #pragma omp parallel for schedule(static) if (n > 256)
-    for (int64_t i = 0; i < n; i++) memcpy((char *)to + (size_t)i * bytes, (const char *)x->data + (size_t)which[i] * bytes, bytes);
+    for (int64_t i = 0; i < n; i++)
+        memcpy((char *)to + (size_t)i * bytes, (const char *)x->data + (size_t)which[i] * bytes, bytes);
     return to;
 }
 
-/* dx of rows from .. from + m - 1 = dlogits w, summed over slices of the vocabulary: a product as long as the vocabulary
- * would read dlogits from memory again for each block of columns (three times slower at V = 50304). */
+/* dx of rows from .. from + m - 1 = dlogits w, summed over slices of the vocabulary: a product as long as the
+ * vocabulary would read dlogits from memory again for each block of columns (three times slower at V = 50304). */
 static Status input_gradient(const Node *node, const float *z, int64_t from, int64_t m, void *gemm) {
     const CrossEntropyArgs *a = node->args;
     const Tensor *w = node->in[W];
@@ -194,8 +219,8 @@ static Status forward(const Node *node, const TapeRun *run) {
         if (hits) hits[i] = 0;
         if (labels[i] == -100) continue;
         if (labels[i] < 0 || labels[i] >= v)
-            return FAIL(TANE_EINVAL, "label %d at row %lld is outside 0..%lld: the data and the model do not fit", labels[i],
-                        (long long)i, (long long)v - 1);
+            return FAIL(TANE_EINVAL, "label %d at row %lld is outside 0..%lld: the data and the model do not fit",
+                        labels[i], (long long)i, (long long)v - 1);
         which[n++] = (int32_t)i;
     }
     which[rows] = n;
@@ -210,8 +235,8 @@ static Status forward(const Node *node, const TapeRun *run) {
 #pragma omp parallel for schedule(static) if (m * v > 4096)
         for (int64_t i = 0; i < m; i++) {
             int64_t row = which[from + i];
-            losses[row] = loss_row(z + i * v, v, labels[row], a->smoothing, want_dx || want_dw, run->grad_scale, x->dtype,
-                                   hits ? hits + row : NULL);
+            losses[row] = loss_row(z + i * v, v, labels[row], a->smoothing, want_dx || want_dw, run->grad_scale,
+                                   x->dtype, hits ? hits + row : NULL);
         }
         if (want_dw) {
             g = a->dw;

@@ -49,8 +49,7 @@ static Status forward(const Node *node, const TapeRun *run) {
 }
 
 static Status backward(const Node *node, const TapeRun *run) {
-    if (node->grad_in[0])
-        apply(node, run, node->out[0]->grad->data, node->in[0]->grad->data, node_adds(node, 0, run));
+    if (node->grad_in[0]) apply(node, run, node->out[0]->grad->data, node->in[0]->grad->data, node_adds(node, 0, run));
     return TANE_OK;
 }
 

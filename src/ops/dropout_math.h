@@ -7,7 +7,8 @@
 #include "ops/node.h"
 #include "ops/simd.h"
 
-/* keep[0..n) = 1 / (1 - p) or 0, for the elements first .. first + n - 1 of the node's mask; first is a multiple of 4. */
+/* keep[0..n) = 1 / (1 - p) or 0, for the elements first .. first + n - 1 of the node's mask; first is a multiple of 4.
+ */
 static inline void dropout_mask(float *keep, int64_t n, int64_t first, float p, const Node *node, const TapeRun *run) {
     float scale = 1.0f / (1.0f - p);
     for (int64_t i = 0; i < n; i += 4) {

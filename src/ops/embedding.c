@@ -37,8 +37,10 @@ static Status check_ids(const Tensor *ids, int64_t limit, const char *what) {
     int64_t n = tensor_count(ids);
     for (int64_t i = 0; i < n; i++)
         if (id[i] < 0 || id[i] >= limit)
-            return FAIL(TANE_EINVAL, "%s %d at row %lld, place %lld is outside 0..%lld: the data and the model do not fit", what,
-                        id[i], (long long)(i / tensor_width(ids)), (long long)(i % tensor_width(ids)), (long long)limit - 1);
+            return FAIL(TANE_EINVAL,
+                        "%s %d at row %lld, place %lld is outside 0..%lld: the data and the model do not fit", what,
+                        id[i], (long long)(i / tensor_width(ids)), (long long)(i % tensor_width(ids)),
+                        (long long)limit - 1);
     return TANE_OK;
 }
 

@@ -40,15 +40,30 @@ static Status plan(Node *node) {
     LinearVariant *v = (LinearVariant *)node->args;
     int64_t n = tensor_rows(x), k = tensor_width(x), m = w->shape[0];
     int threads = omp_get_max_threads();
-    v->forward = (Gemm){.m = n, .n = m, .k = k, .type = type, .out_type = type, .trans_b = true,
-                        .lda = k, .ldb = k, .ldc = m, .bias = bias != NULL};
+    v->forward = (Gemm){.m = n,
+                        .n = m,
+                        .k = k,
+                        .type = type,
+                        .out_type = type,
+                        .trans_b = true,
+                        .lda = k,
+                        .ldb = k,
+                        .ldc = m,
+                        .bias = bias != NULL};
     node->scratch_bytes = gemm_scratch(&v->forward, threads);
     if (!node->live) return TANE_OK;
     node->backward_reads_in = 1u << X | 1u << W;
-    v->input = (Gemm){.m = n, .n = k, .k = m, .type = type, .out_type = type, .lda = m, .ldb = k, .ldc = k,
+    v->input = (Gemm){.m = n,
+                      .n = k,
+                      .k = m,
+                      .type = type,
+                      .out_type = type,
+                      .lda = m,
+                      .ldb = k,
+                      .ldc = k,
                       .accumulate = node->grad_in[X] == GRAD_ADD};
-    v->weight = (Gemm){.m = m, .n = k, .k = n, .type = type, .out_type = DTYPE_F32, .trans_a = true,
-                       .lda = m, .ldb = k, .ldc = k};
+    v->weight = (Gemm){
+        .m = m, .n = k, .k = n, .type = type, .out_type = DTYPE_F32, .trans_a = true, .lda = m, .ldb = k, .ldc = k};
     if (node->grad_in[X]) node->scratch_bytes = most(node->scratch_bytes, gemm_scratch(&v->input, threads));
     if (node->grad_in[W]) {
         Gemm added = v->weight;

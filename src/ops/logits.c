@@ -35,8 +35,8 @@ static Status plan(Node *node) {
         return FAIL(TANE_EUNSUPPORTED, "logits: no CPU kernel for %s x %s", dtype_name(type), dtype_name(w->dtype));
     LogitsArgs *a = (LogitsArgs *)node->args;
     int64_t rows = x->shape[0], c = x->shape[2], v = w->shape[0];
-    a->gemm = (Gemm){.m = rows, .n = v, .k = c, .type = type, .out_type = DTYPE_F32, .trans_b = true,
-                     .lda = c, .ldb = c, .ldc = v};
+    a->gemm = (Gemm){
+        .m = rows, .n = v, .k = c, .type = type, .out_type = DTYPE_F32, .trans_b = true, .lda = c, .ldb = c, .ldc = v};
     a->gathered = ((size_t)(rows * c) * dtype_size(type) + 63) & ~(size_t)63;
     node->scratch_bytes = a->gathered + gemm_scratch(&a->gemm, omp_get_max_threads());
     return TANE_OK;

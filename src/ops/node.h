@@ -8,10 +8,10 @@ enum { NODE_IN = 8, NODE_OUT = 2, NODE_SAVED = 3 };
 
 /* How backward treats the gradient of an input. */
 typedef enum GradWrite {
-    GRAD_NONE,   /* not wanted */
-    GRAD_SET,    /* overwrite */
-    GRAD_ADD,    /* add: another consumer wrote before */
-    GRAD_RUN     /* parameter's first writer in a run: TapeRun.accumulate decides */
+    GRAD_NONE, /* not wanted */
+    GRAD_SET,  /* overwrite */
+    GRAD_ADD,  /* add: another consumer wrote before */
+    GRAD_RUN   /* parameter's first writer in a run: TapeRun.accumulate decides */
 } GradWrite;
 
 struct Node {
@@ -35,7 +35,8 @@ struct Node {
 /* One device's implementation of an op. */
 struct OpKernel {
     const char *name;
-    /* Checks support and picks the variant in one place; declares saved tensors, scratch, reads and in-place chances. */
+    /* Checks support and picks the variant in one place; declares saved tensors, scratch, reads and in-place chances.
+     */
     Status (*plan)(Node *node);
     Status (*forward)(const Node *node, const TapeRun *run);
     Status (*backward)(const Node *node, const TapeRun *run); /* NULL for NODIFF rows */
@@ -50,7 +51,8 @@ Node *tape_record(Tape *t, OpId op, const void *args, size_t args_size, Tensor *
                   int n_out);
 /* Marks the node whose output is the loss: where backward starts. */
 void tape_set_loss(Tape *t, Node *node);
-/* Backward (also) starts at y: the returned tensor, y's gradient, is filled by the caller between forward and backward. */
+/* Backward (also) starts at y: the returned tensor, y's gradient, is filled by the caller between forward and backward.
+ */
 Tensor *tape_seed(Tape *t, Tensor *y);
 
 /* Planning, for kernels. */
@@ -61,10 +63,10 @@ static inline bool node_adds(const Node *node, int k, const TapeRun *run) {
 
 /* CPU kernels: src/ops/NAME.c is compiled once per instruction set; the front only in one of them. */
 #define CPU_JOIN_(a, b, c) a##b##_##c
-#define CPU_JOIN(a, b, c) CPU_JOIN_(a, b, c)
-#define CPU_KERNEL(name) CPU_JOIN(cpu_, name, ISA)
+#define CPU_JOIN(a, b, c)  CPU_JOIN_(a, b, c)
+#define CPU_KERNEL(name)   CPU_JOIN(cpu_, name, ISA)
 
-#define DIFF 1
+#define DIFF   1
 #define NODIFF 0
 enum {
 #define OP(name, diff) OP_DIFF_##name = diff,

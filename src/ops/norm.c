@@ -25,7 +25,8 @@ Tensor *op_norm(Tape *t, Tensor *x, Tensor *delta, Tensor *weight, Tensor *bias,
                 Tensor **sum_out) {
     if (!tape_ok(t)) return NULL;
     int64_t c = tensor_width(x);
-    if (tensor_count(weight) != c || (bias && tensor_count(bias) != c) || (delta && tensor_count(delta) != tensor_count(x)))
+    if (tensor_count(weight) != c || (bias && tensor_count(bias) != c) ||
+        (delta && tensor_count(delta) != tensor_count(x)))
         return tape_fail(t, "norm: x and delta must be (..., C), weight and bias (C) with C = %lld", (long long)c);
     if (x == delta) return tape_fail(t, "norm: x and delta are one tensor; its gradient would count once, not twice");
     NormArgs args = {kind, epsilon};
@@ -43,7 +44,8 @@ static Status plan(Node *node) {
     int64_t rows = tensor_rows(x), c = tensor_width(x), shape[] = {2, rows};
     for (int k = 0; k < 4; k++)
         if (node->in[k] && node->in[k]->dtype != x->dtype)
-            return FAIL(TANE_EUNSUPPORTED, "norm: inputs differ in type (%s, %s)", dtype_name(x->dtype), dtype_name(node->in[k]->dtype));
+            return FAIL(TANE_EUNSUPPORTED, "norm: inputs differ in type (%s, %s)", dtype_name(x->dtype),
+                        dtype_name(node->in[k]->dtype));
     if (x->dtype != DTYPE_F32 && x->dtype != DTYPE_BF16)
         return FAIL(TANE_EUNSUPPORTED, "norm: no %s kernel on the CPU; use fp32 or bf16", dtype_name(x->dtype));
     if (node->live && !node->out[Y]->grad)
@@ -82,7 +84,8 @@ static Status forward(const Node *node, const TapeRun *run) {
 #pragma omp simd
                 for (int64_t j = 0; j < c; j++) s[j] += tmp[j];
                 store_row(row_at_mut(sum->data, type, i * c), s, type, c);
-                if (type != DTYPE_F32) load_row(s, row_at(sum->data, type, i * c), type, c); /* as backward will see it */
+                if (type != DTYPE_F32)
+                    load_row(s, row_at(sum->data, type, i * c), type, c); /* as backward will see it */
             }
             float mean = 0, square = 0;
             if (args->kind == NORM_LAYER) {
@@ -127,7 +130,8 @@ static void backward_row(const NormArgs *args, int64_t c, float mean, float r, c
 
 static Status backward(const Node *node, const TapeRun *run) {
     const NormArgs *args = node->args;
-    const Tensor *s_from = node->out[SUM] ? node->out[SUM] : node->in[X], *dsum = node->out[SUM] ? node->out[SUM]->grad : NULL;
+    const Tensor *s_from = node->out[SUM] ? node->out[SUM] : node->in[X],
+                 *dsum = node->out[SUM] ? node->out[SUM]->grad : NULL;
     const Tensor *dy = node->out[Y]->grad, *dx = node->grad_in[X] ? node->in[X]->grad : NULL;
     const Tensor *ddelta = node->grad_in[DELTA] ? node->in[DELTA]->grad : NULL;
     int64_t rows = tensor_rows(s_from), c = tensor_width(s_from);

@@ -13,8 +13,8 @@
 const OpKernel *const *ops_cpu(void);
 const OpKernel *const *ops_cpu_isa(const char *isa);
 
-/* tokens (B, T) int32; positions (B, T) int32; wte (V, C); wpe (P, C) optional -> (B, T, C) = wte[token] + wpe[position].
- * Ids out of range are TANE_EINVAL at run time. */
+/* tokens (B, T) int32; positions (B, T) int32; wte (V, C); wpe (P, C) optional -> (B, T, C) = wte[token] +
+ * wpe[position]. Ids out of range are TANE_EINVAL at run time. */
 Tensor *op_embedding(Tape *t, Tensor *tokens, Tensor *positions, Tensor *wte, Tensor *wpe);
 
 typedef enum NormKind { NORM_LAYER, NORM_RMS } NormKind;
@@ -50,7 +50,8 @@ Tensor *op_dropout(Tape *t, Tensor *x, float p);
 /* The loss: logits = x w^T (never whole in memory), label-smoothed cross-entropy.
  * x (B, T, C); w (V, C); labels (B, T) int32, -100 = not trained on.
  * Returns losses (B, T) fp32, 0 where not trained on; *hits_out (optional) gets (B, T) int32: 1 where arg max == label.
- * The objective is grad_scale * sum(losses); with grads on, x's and w's gradients are computed along with the forward. */
+ * The objective is grad_scale * sum(losses); with grads on, x's and w's gradients are computed along with the forward.
+ */
 Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float smoothing, Tensor **hits_out);
 
 /* x (B, T, C), w (V, C), at (B) int32, read at run time -> (B, V) fp32 = x[b, at[b]] w^T: for generation. */
@@ -72,7 +73,7 @@ typedef struct AdamSegment {
 
 /* One AdamW step over flat arrays (n): master, m, v, grads fp32; weights (optional) gets master rounded to its type.
  * Does nothing when norm is not finite. `segments` must outlive the tape. */
-void op_adamw(Tape *t, Tensor *master, Tensor *m, Tensor *v, Tensor *grads, Tensor *norm, Tensor *hyper, Tensor *weights,
-              const AdamSegment *segments, int n_segments);
+void op_adamw(Tape *t, Tensor *master, Tensor *m, Tensor *v, Tensor *grads, Tensor *norm, Tensor *hyper,
+              Tensor *weights, const AdamSegment *segments, int n_segments);
 
 #endif

@@ -19,8 +19,8 @@ Tensor *op_rope(Tape *t, Tensor *qkv, Tensor *positions, Tensor *cos_sin, int he
     if (!tape_ok(t)) return NULL;
     if (tensor_width(qkv) != (heads + 2 * kv_heads) * head_dim || head_dim % 2 || cos_sin->shape[1] != head_dim ||
         tensor_count(positions) != tensor_rows(qkv))
-        return tape_fail(t, "rope: qkv is (..., %lld), which is not (%d + 2 x %d) heads of %d", (long long)tensor_width(qkv),
-                         heads, kv_heads, head_dim);
+        return tape_fail(t, "rope: qkv is (..., %lld), which is not (%d + 2 x %d) heads of %d",
+                         (long long)tensor_width(qkv), heads, kv_heads, head_dim);
     RopeArgs args = {heads, kv_heads, head_dim};
     Tensor *out = tape_activation(t, "rope", qkv->dtype, qkv->rank, qkv->shape);
     Tensor *in[] = {qkv, positions, cos_sin};
@@ -47,7 +47,8 @@ static Status rotate(const Node *node, const void *from, void *to, float directi
     DType type = qkv->dtype;
     for (int64_t i = 0; i < rows; i++)
         if (position[i] < 0 || position[i] >= table->shape[0])
-            return FAIL(TANE_EINVAL, "position %d is outside the model's context of %lld", position[i], (long long)table->shape[0]);
+            return FAIL(TANE_EINVAL, "position %d is outside the model's context of %lld", position[i],
+                        (long long)table->shape[0]);
 #pragma omp parallel if (rows * width > 16384)
     {
         float *x = (float *)node->scratch + omp_get_thread_num() * width;

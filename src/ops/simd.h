@@ -66,7 +66,8 @@ static inline void *row_at_mut(void *base, DType type, int64_t element) {
     return (char *)base + (size_t)element * dtype_size(type);
 }
 
-/* e^x for finite x, about 1 ulp: 2^n * p(r), r in [-ln2/2, ln2/2]; below -87 gives 0, above 88 gives Inf. NaN stays NaN. */
+/* e^x for finite x, about 1 ulp: 2^n * p(r), r in [-ln2/2, ln2/2]; below -87 gives 0, above 88 gives Inf. NaN stays
+ * NaN. */
 static inline float exp_f32(float x) {
     float clamped = x < -87.33655f ? -87.33655f : x > 88.72284f ? 88.72284f : x;
     float shifted = clamped * 1.44269504f + 12582912.0f; /* adding 1.5 * 2^23 rounds to an integer in the low bits */
@@ -145,8 +146,7 @@ static inline int64_t block_begin(int64_t rows, int block) { return rows * block
 static inline void sum_blocks(float *restrict to, const float *restrict partial, int64_t n, bool add) {
     for (int block = 0; block < SUM_BLOCKS; block++) {
         const float *restrict p = partial + block * n;
-        if (block == 0 && !add)
-            memcpy(to, p, (size_t)n * 4);
+        if (block == 0 && !add) memcpy(to, p, (size_t)n * 4);
         else
 #pragma omp simd
             for (int64_t i = 0; i < n; i++) to[i] += p[i];

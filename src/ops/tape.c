@@ -139,7 +139,8 @@ void tape_set_loss(Tape *t, Node *node) {
 
 Tensor *tape_seed(Tape *t, Tensor *y) {
     if (!tape_ok(t)) return NULL;
-    if (!y->planned || !y->needs_grad) return tape_fail(t, "no gradient flows to %s", y->name ? y->name : "this tensor");
+    if (!y->planned || !y->needs_grad)
+        return tape_fail(t, "no gradient flows to %s", y->name ? y->name : "this tensor");
     if (!y->grad) y->grad = tape_activation(t, y->name, y->dtype, y->rank, y->shape);
     if (!y->grad) return NULL;
     y->grad->first = y->grad->last = 0; /* the caller may write it at any time of the forward */
@@ -339,7 +340,8 @@ out:
 Status tape_plan(Tape *t) {
     if (!tape_ok(t)) return err_restore(&t->error);
     if (t->planned) return FAIL(TANE_EINTERNAL, "tape_plan: the tape is already planned");
-    if (t->with_grad && !t->loss && !t->seeded) return FAIL(TANE_EINTERNAL, "tape_plan: a tape with gradients has no loss");
+    if (t->with_grad && !t->loss && !t->seeded)
+        return FAIL(TANE_EINTERNAL, "tape_plan: a tape with gradients has no loss");
     t->threads = omp_get_max_threads();
     TRY_RETURN(plan_gradients(t));
     for (int i = 0; i < t->n_nodes; i++) {

@@ -32,11 +32,11 @@ typedef enum OpId {
 
 /* What differs from one run to the next. */
 typedef struct TapeRun {
-    uint64_t seed;         /* of dropout */
-    uint64_t position;     /* counter of dropout: which micro-batch of the whole training this is */
-    bool training;         /* dropout is on */
-    bool accumulate;       /* parameter gradients are added to (second and later micro-batches) */
-    float grad_scale;      /* d(objective) / d(sum of the losses): 1 / targets of the whole step */
+    uint64_t seed;     /* of dropout */
+    uint64_t position; /* counter of dropout: which micro-batch of the whole training this is */
+    bool training;     /* dropout is on */
+    bool accumulate;   /* parameter gradients are added to (second and later micro-batches) */
+    float grad_scale;  /* d(objective) / d(sum of the losses): 1 / targets of the whole step */
 } TapeRun;
 
 /* `kernels` has OP_COUNT rows (ops_cpu()); with_grad: record for backward too. */

@@ -36,7 +36,8 @@ static Status write_manifest(const char *folder, int64_t step) {
         char hex[65];
         TRY(path_join(&path, folder, list.names[i]));
         TRY(file_sha256(path, &size, hex));
-        if (json_object_set_new(files, list.names[i], json_pack("{s:I, s:s}", "size", (json_int_t)size, "sha256", hex))) {
+        if (json_object_set_new(files, list.names[i],
+                                json_pack("{s:I, s:s}", "size", (json_int_t)size, "sha256", hex))) {
             st = FAIL(TANE_ENOMEM, "out of memory while writing MANIFEST.json");
             goto out;
         }
@@ -67,9 +68,15 @@ static Status verify_file(const char *folder, const char *name, const json_t *en
     TRY(path_join(&path, folder, name));
     TRY(file_sha256(path, &found, hex));
     if (found != (uint64_t)size)
-        st = FAIL(TANE_EFORMAT, "%s has %" PRIu64 " bytes, but its manifest says %" PRId64 ": the checkpoint is damaged; go on from another one with resume_from_checkpoint", path, found, size);
+        st = FAIL(TANE_EFORMAT,
+                  "%s has %" PRIu64 " bytes, but its manifest says %" PRId64
+                  ": the checkpoint is damaged; go on from another one with resume_from_checkpoint",
+                  path, found, size);
     else if (strcmp(hex, expected))
-        st = FAIL(TANE_EFORMAT, "%s: checksum mismatch: the file has changed since it was saved; go on from another checkpoint with resume_from_checkpoint", path);
+        st = FAIL(TANE_EFORMAT,
+                  "%s: checksum mismatch: the file has changed since it was saved; go on from another checkpoint with "
+                  "resume_from_checkpoint",
+                  path);
 out:
     mem_free(path);
     return st;
@@ -100,7 +107,9 @@ static Status check_room(const CheckpointSave *s) {
     uint64_t have, need = (uint64_t)s->optimizer->model->params.elements * 12 + ((uint64_t)4 << 20);
     TRY_RETURN(dir_free_bytes(s->run_dir, &have));
     if (have >= need) return TANE_OK;
-    return FAIL(TANE_ENOSPC, "%s: saving step %" PRId64 " takes %.1f MiB, but the disk has %.1f MiB left; free some space (what is saved is intact)",
+    return FAIL(TANE_ENOSPC,
+                "%s: saving step %" PRId64
+                " takes %.1f MiB, but the disk has %.1f MiB left; free some space (what is saved is intact)",
                 s->run_dir, s->step, (double)need / 1048576, (double)have / 1048576);
 }
 
@@ -149,8 +158,8 @@ out:
     return st;
 }
 
-/* Removes the oldest beyond `keep`; the best and the newest stay. A folder is renamed first, so that a crash in the middle
- * of the removal never leaves half a checkpoint under a whole one's name. */
+/* Removes the oldest beyond `keep`; the best and the newest stay. A folder is renamed first, so that a crash in the
+ * middle of the removal never leaves half a checkpoint under a whole one's name. */
 static Status prune(const CheckpointSave *s, CheckpointRemoved removed, void *user) {
     Status st = TANE_OK;
     DirList list = {0};
@@ -235,12 +244,14 @@ Status checkpoint_last(const char *run_dir, char **out) {
     for (size_t i = 0; i < list.n; i++) {
         if (step_of(list.names[i]) > newest) newest = step_of(list.names[i]);
         if (strncmp(list.names[i], "step-", 5) || !ends_with(list.names[i], ".tmp")) continue;
-        /* A save that replaces its own step renames the old folder away first. Killed right there, the old one comes back. */
+        /* A save that replaces its own step renames the old folder away first. Killed right there, the old one comes
+         * back. */
         TRY(path_join(&path, run_dir, list.names[i]));
         char *whole = NULL;
         int64_t step = strtoll(list.names[i] + 5, NULL, 10);
         TRY(checkpoint_path(&whole, run_dir, step));
-        bool bring_back = ends_with(list.names[i], ".tmp.old.tmp") && !dir_exists(whole) && checkpoint_verify(path) == TANE_OK;
+        bool bring_back = ends_with(list.names[i], ".tmp.old.tmp") && !dir_exists(whole) &&
+                          checkpoint_verify(path) == TANE_OK;
         st = bring_back ? file_rename(path, whole) : dir_remove(path);
         if (bring_back && step > newest) newest = step;
         mem_free(whole);

@@ -15,11 +15,11 @@ static Status make_segments(Optimizer *o) {
         const Param *p = params->items[i];
         bool decays = p->role == ROLE_MATRIX || p->role == ROLE_EMBEDDING;
         float decay = decays ? (float)o->options.weight_decay : 0.0f;
-        int64_t begin = (int64_t)p->offset, end = i + 1 < params->n ? (int64_t)params->items[i + 1]->offset : (int64_t)params->elements;
+        int64_t begin = (int64_t)p->offset,
+                end = i + 1 < params->n ? (int64_t)params->items[i + 1]->offset : (int64_t)params->elements;
         if (o->n_segments && o->segments[o->n_segments - 1].weight_decay == decay)
             o->segments[o->n_segments - 1].end = end;
-        else
-            o->segments[o->n_segments++] = (AdamSegment){begin, end, decay, 1.0f};
+        else o->segments[o->n_segments++] = (AdamSegment){begin, end, decay, 1.0f};
     }
     return TANE_OK;
 }
@@ -91,7 +91,8 @@ void optimizer_free(Optimizer *o) {
 }
 
 void optimizer_publish(Optimizer *o) {
-    if (o->master != o->model->weights) params_convert(&o->model->params, o->master, o->model->weights, o->model->dtype);
+    if (o->master != o->model->weights)
+        params_convert(&o->model->params, o->master, o->model->weights, o->model->dtype);
 }
 
 Status optimizer_step(Optimizer *o, double lr, int64_t step, float *norm_out) {

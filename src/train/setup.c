@@ -48,9 +48,15 @@ static Status load_data(Trainer *t) {
     Arena arena = {0};
     DataSource *sources;
     size_t n;
-    Truncation truncation = !strcmp(o->truncation, "drop") ? TRUNCATION_DROP : !strcmp(o->truncation, "cut") ? TRUNCATION_CUT : TRUNCATION_ERROR;
-    DatasetOptions options = {.tokenizer = t->tokenizer, .max_length = o->max_length, .completion_only = o->completion_only,
-                              .truncation = truncation, .add_bos = o->add_bos, .add_eos = true};
+    Truncation truncation = !strcmp(o->truncation, "drop")  ? TRUNCATION_DROP
+                            : !strcmp(o->truncation, "cut") ? TRUNCATION_CUT
+                                                            : TRUNCATION_ERROR;
+    DatasetOptions options = {.tokenizer = t->tokenizer,
+                              .max_length = o->max_length,
+                              .completion_only = o->completion_only,
+                              .truncation = truncation,
+                              .add_bos = o->add_bos,
+                              .add_eos = true};
     TRY(train_options_sources(t->set, &arena, &sources, &n));
     TRY(dataset_load(&t->train, sources, n, &options, (uint64_t)o->seed));
     fingerprint(t->train, t->fingerprint);
@@ -58,7 +64,8 @@ static Status load_data(Trainer *t) {
         trainer_message(t, TANE_WARNING, "%lld rows longer than max_length=%lld are left out (truncation=drop)",
                         (long long)dataset_dropped(t->train), (long long)o->max_length);
     if (dataset_unknown(t->train))
-        trainer_message(t, TANE_WARNING, "%lld tokens of the training data are unknown to the tokenizer; was it made for other data?",
+        trainer_message(t, TANE_WARNING,
+                        "%lld tokens of the training data are unknown to the tokenizer; was it made for other data?",
                         (long long)dataset_unknown(t->train));
     if (o->eval_files.n) {
         DataSource *eval;
@@ -124,7 +131,8 @@ static Status load_model(Trainer *t) {
     if (option_is_set(t->set, "dropout")) c->dropout = o->dropout;
     int32_t vocab = tokenizer_vocab_size(t->tokenizer);
     if (vocab > c->vocab_size)
-        return FAIL(TANE_EINVAL, "the tokenizer has %d tokens, but the model in %s only %lld: they do not belong together", vocab,
+        return FAIL(TANE_EINVAL,
+                    "the tokenizer has %d tokens, but the model in %s only %lld: they do not belong together", vocab,
                     o->model, (long long)c->vocab_size);
     return TANE_OK;
 }
@@ -150,15 +158,17 @@ static Status record_tapes(Trainer *t) {
     int64_t longest = dataset_longest(t->train) - 1;
     p->width = at_least_one(longest);
     if (p->width > t->model->config.context)
-        return FAIL(TANE_EINVAL, "the longest row has %lld tokens, but the model's context is %lld; set max_length=%lld (and truncation=cut or drop)",
+        return FAIL(TANE_EINVAL,
+                    "the longest row has %lld tokens, but the model's context is %lld; set max_length=%lld (and "
+                    "truncation=cut or drop)",
                     (long long)longest + 1, (long long)t->model->config.context, (long long)t->model->config.context);
     TRY_RETURN(batch_tape_new(&t->step_tape, t->model, t->kernels, o->per_device_train_batch_size, p->width,
                               o->label_smoothing_factor, true));
     if (t->eval) {
         int64_t width = at_least_one(dataset_longest(t->eval) - 1);
         if (width > t->model->config.context)
-            return FAIL(TANE_EINVAL, "the longest evaluation row has %lld tokens, but the model's context is %lld", (long long)width + 1,
-                        (long long)t->model->config.context);
+            return FAIL(TANE_EINVAL, "the longest evaluation row has %lld tokens, but the model's context is %lld",
+                        (long long)width + 1, (long long)t->model->config.context);
         TRY_RETURN(batch_tape_new(&t->eval_tape, t->model, t->kernels, o->per_device_eval_batch_size, width, 0, false));
     }
     return TANE_OK;
@@ -170,10 +180,13 @@ static Status check_memory(const tane_plan *p, const TrainOptions *o) {
     const double gib = 1073741824.0;
     double moving = (double)(p->activations + p->scratch);
     return FAIL(TANE_ENOMEM,
-                "this run needs %.2f GiB, but %.2f GiB are free: weights %.2f, gradients %.2f, optimizer %.2f, activations %.2f, scratch %.2f, data %.2f\n"
-                "  per_device_train_batch_size=%lld with gradient_accumulation_steps=%lld would save about %.2f GiB; a smaller max_length or model saves more",
-                (double)p->total / gib, (double)p->available / gib, (double)p->weights / gib, (double)p->gradients / gib,
-                (double)p->optimizer / gib, (double)p->activations / gib, (double)p->scratch / gib, (double)p->data / gib,
+                "this run needs %.2f GiB, but %.2f GiB are free: weights %.2f, gradients %.2f, optimizer %.2f, "
+                "activations %.2f, scratch %.2f, data %.2f\n"
+                "  per_device_train_batch_size=%lld with gradient_accumulation_steps=%lld would save about %.2f GiB; a "
+                "smaller max_length or model saves more",
+                (double)p->total / gib, (double)p->available / gib, (double)p->weights / gib,
+                (double)p->gradients / gib, (double)p->optimizer / gib, (double)p->activations / gib,
+                (double)p->scratch / gib, (double)p->data / gib,
                 (long long)at_least_one(o->per_device_train_batch_size / 2),
                 (long long)(o->gradient_accumulation_steps * (o->per_device_train_batch_size > 1 ? 2 : 1)),
                 o->per_device_train_batch_size > 1 ? moving / 2 / gib : 0.0);
@@ -223,12 +236,15 @@ Status trainer_prepare(Trainer *t, OptionSet *set, const char *recipe_path, cons
     TRY(load_model(t));
     plan_steps(t);
     if (!t->plan.steps_per_epoch) {
-        st = FAIL(TANE_EINVAL, "the data has %lld rows, fewer than one batch; a smaller per_device_train_batch_size or dataloader_drop_last=false helps",
+        st = FAIL(TANE_EINVAL,
+                  "the data has %lld rows, fewer than one batch; a smaller per_device_train_batch_size or "
+                  "dataloader_drop_last=false helps",
                   (long long)t->plan.rows);
         goto out;
     }
     TRY(optimizer_new(&t->optimizer, t->model,
-                      &(OptimizerOptions){t->o->weight_decay, t->o->adam_beta1, t->o->adam_beta2, t->o->adam_epsilon, t->o->max_grad_norm},
+                      &(OptimizerOptions){t->o->weight_decay, t->o->adam_beta1, t->o->adam_beta2, t->o->adam_epsilon,
+                                          t->o->max_grad_norm},
                       t->kernels));
     if (t->o->model) { /* the master weights keep what the file has, not what is left of it in bf16 */
         ParamArray master = {"", t->optimizer->master};

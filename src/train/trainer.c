@@ -18,15 +18,15 @@
 /* What changes while a run goes on. Everything a resumed run needs is in state.json. */
 typedef struct Loop {
     Trainer t;
-    int lock;                        /* on the run's folder */
-    FileWriter *log;                 /* log.txt */
+    int lock;        /* on the run's folder */
+    FileWriter *log; /* log.txt */
     Metrics *metrics;
     Runs *runs;
     int64_t run_id;
-    int64_t step, updates;           /* updates: steps that were applied */
-    int64_t tokens_seen;             /* without padding */
-    double loss_sum, loss_targets;   /* since the last logged line */
-    double best;                     /* NaN: none yet */
+    int64_t step, updates;         /* updates: steps that were applied */
+    int64_t tokens_seen;           /* without padding */
+    double loss_sum, loss_targets; /* since the last logged line */
+    double best;                   /* NaN: none yet */
     int64_t best_step, without_better, last_saved, skipped_in_a_row;
     double last_loss, last_eval, last_match;
     bool target_reached, stop_early;
@@ -66,14 +66,16 @@ static void tell(Loop *l, tane_level level, const char *fmt, ...) {
 
 static json_t *state_json(const Loop *l) {
     const TrainOptions *o = l->t.o;
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:o, s:{s:I, s:s}, s:{s:I, s:I, s:I, s:b}}", "tane", TANE_VERSION,
-                     "step", (json_int_t)l->step, "updates", (json_int_t)l->updates, "total_steps", (json_int_t)l->t.plan.total_steps,
-                     "tokens_seen", (json_int_t)l->tokens_seen, "loss_sum", l->loss_sum, "loss_targets", l->loss_targets, "best",
-                     isnan(l->best) ? json_null() : json_real(l->best), "best_step", (json_int_t)l->best_step, "without_better",
-                     (json_int_t)l->without_better, "last_loss", isnan(l->last_loss) ? json_null() : json_real(l->last_loss), "data",
-                     "rows", (json_int_t)l->t.plan.rows, "fingerprint", l->t.fingerprint, "order", "seed", (json_int_t)o->seed,
-                     "per_device_train_batch_size", (json_int_t)o->per_device_train_batch_size, "gradient_accumulation_steps",
-                     (json_int_t)o->gradient_accumulation_steps, "dataloader_drop_last", o->dataloader_drop_last);
+    return json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:o, s:{s:I, s:s}, s:{s:I, s:I, s:I, s:b}}", "tane",
+        TANE_VERSION, "step", (json_int_t)l->step, "updates", (json_int_t)l->updates, "total_steps",
+        (json_int_t)l->t.plan.total_steps, "tokens_seen", (json_int_t)l->tokens_seen, "loss_sum", l->loss_sum,
+        "loss_targets", l->loss_targets, "best", isnan(l->best) ? json_null() : json_real(l->best), "best_step",
+        (json_int_t)l->best_step, "without_better", (json_int_t)l->without_better, "last_loss",
+        isnan(l->last_loss) ? json_null() : json_real(l->last_loss), "data", "rows", (json_int_t)l->t.plan.rows,
+        "fingerprint", l->t.fingerprint, "order", "seed", (json_int_t)o->seed, "per_device_train_batch_size",
+        (json_int_t)o->per_device_train_batch_size, "gradient_accumulation_steps",
+        (json_int_t)o->gradient_accumulation_steps, "dataloader_drop_last", o->dataloader_drop_last);
 }
 
 /* The order of rows must be the one that the checkpoint was made in. */
@@ -81,7 +83,9 @@ static Status check_order(const json_t *order, const char *where, const char *ke
     int64_t then;
     TRY_RETURN(json_get_int(order, where, key, INT64_MIN, INT64_MAX, &then));
     if (then == now) return TANE_OK;
-    return FAIL(TANE_EINVAL, "%s was saved with %s=%" PRId64 ", now it is %" PRId64 ": the order of the rows would change; set it back, or start a new run with model=",
+    return FAIL(TANE_EINVAL,
+                "%s was saved with %s=%" PRId64 ", now it is %" PRId64
+                ": the order of the rows would change; set it back, or start a new run with model=",
                 where, key, then, now);
 }
 
@@ -94,14 +98,17 @@ static Status read_state(Loop *l, const json_t *state, const char *where) {
         return FAIL(TANE_EFORMAT, "%s/state.json has no \"data\" or no \"order\"", where);
     TRY_RETURN(json_get_string(data, where, "fingerprint", &fingerprint));
     if (strcmp(fingerprint, l->t.fingerprint))
-        return FAIL(TANE_EINVAL, "%s was trained on other data (fingerprint %s, now %s): the files or the tokenizer have changed; start a new run with model=%s",
+        return FAIL(TANE_EINVAL,
+                    "%s was trained on other data (fingerprint %s, now %s): the files or the tokenizer have changed; "
+                    "start a new run with model=%s",
                     where, fingerprint, l->t.fingerprint, where);
     TRY_RETURN(check_order(order, where, "seed", o->seed));
     TRY_RETURN(check_order(order, where, "per_device_train_batch_size", o->per_device_train_batch_size));
     TRY_RETURN(check_order(order, where, "gradient_accumulation_steps", o->gradient_accumulation_steps));
     TRY_RETURN(json_get_bool(order, where, "dataloader_drop_last", &drop));
     if (drop != o->dataloader_drop_last)
-        return FAIL(TANE_EINVAL, "%s was saved with dataloader_drop_last=%s; set it back", where, drop ? "true" : "false");
+        return FAIL(TANE_EINVAL, "%s was saved with dataloader_drop_last=%s; set it back", where,
+                    drop ? "true" : "false");
     TRY_RETURN(json_get_int(state, where, "step", 0, INT64_MAX, &l->step));
     TRY_RETURN(json_get_int(state, where, "updates", 0, INT64_MAX, &l->updates));
     TRY_RETURN(json_get_int(state, where, "tokens_seen", 0, INT64_MAX, &l->tokens_seen));
@@ -120,8 +127,10 @@ static Status no_old_run(const char *output_dir) {
     char *last = NULL;
     TRY_RETURN(checkpoint_last(output_dir, &last));
     if (!last) return TANE_OK;
-    Status st = FAIL(TANE_EINVAL, "%s already holds a run (%s): add --resume to go on with it, or choose another run_name or output_dir",
-                     output_dir, path_base(last));
+    Status st = FAIL(
+        TANE_EINVAL,
+        "%s already holds a run (%s): add --resume to go on with it, or choose another run_name or output_dir",
+        output_dir, path_base(last));
     mem_free(last);
     return st;
 }
@@ -175,7 +184,8 @@ static Status start(Loop *l) {
         TRY(mem_strdup(&from, o->resume_from_checkpoint));
     } else if (o->resume) {
         TRY(checkpoint_last(o->output_dir, &from));
-        if (!from) tell(l, TANE_WARNING, "%s holds no checkpoint to resume from: starting at the beginning", o->output_dir);
+        if (!from)
+            tell(l, TANE_WARNING, "%s holds no checkpoint to resume from: starting at the beginning", o->output_dir);
     } else {
         TRY(no_old_run(o->output_dir));
     }
@@ -213,23 +223,30 @@ static Status not_finite(Loop *l, const char *what, const Batch *batch, int64_t 
         int64_t end = b->rows - 1;
         while (end > 0 && b->indices[end] < 0) end--;
         dataset_row(l->t.train, b->indices[end], &last);
-        snprintf(place, sizeof place, " in a batch that begins with %s:%" PRId64 " and ends with %s:%" PRId64, first.source, first.line,
-                 last.source, last.line);
+        snprintf(place, sizeof place, " in a batch that begins with %s:%" PRId64 " and ends with %s:%" PRId64,
+                 first.source, first.line, last.source, last.line);
     }
     if (!strcmp(o->on_nan, "skip") && ++l->skipped_in_a_row < MOST_SKIPPED) {
-        tell(l, TANE_WARNING, "step %" PRId64 ": the %s is not finite%s: skipped, nothing was changed", l->step + 1, what, place);
+        tell(l, TANE_WARNING, "step %" PRId64 ": the %s is not finite%s: skipped, nothing was changed", l->step + 1,
+             what, place);
         return TANE_OK;
     }
-    return FAIL(TANE_ENUMERIC, "step %" PRId64 ": the %s is not finite%s%s; the step was not applied, what is saved is intact. A smaller learning_rate, more warmup_steps or compute_dtype=fp32 may help; on_nan=skip goes on without such steps",
-                l->step + 1, what, place, l->skipped_in_a_row >= MOST_SKIPPED ? " (100 steps in a row)" : "");
+    return FAIL(
+        TANE_ENUMERIC,
+        "step %" PRId64
+        ": the %s is not finite%s%s; the step was not applied, what is saved is intact. A smaller learning_rate, more "
+        "warmup_steps or compute_dtype=fp32 may help; on_nan=skip goes on without such steps",
+        l->step + 1, what, place, l->skipped_in_a_row >= MOST_SKIPPED ? " (100 steps in a row)" : "");
 }
 
 /* One optimizer step. */
 static Status one_step(Loop *l, tane_progress *progress) {
     const TrainOptions *o = l->t.o;
     Trainer *t = &l->t;
-    int64_t accumulation = o->gradient_accumulation_steps, batch_rows = o->per_device_train_batch_size, real = 0, targets = 0;
-    int64_t epoch = l->step / t->plan.steps_per_epoch, first = l->step % t->plan.steps_per_epoch * accumulation * batch_rows, used = 0;
+    int64_t accumulation = o->gradient_accumulation_steps, batch_rows = o->per_device_train_batch_size, real = 0,
+            targets = 0;
+    int64_t epoch = l->step / t->plan.steps_per_epoch,
+            first = l->step % t->plan.steps_per_epoch * accumulation * batch_rows, used = 0;
     for (int64_t i = 0; i < accumulation && first + i * batch_rows < t->plan.rows; i++, used++) {
         batch_fill(&t->batches[i], t->train, (uint64_t)o->seed, epoch, first + i * batch_rows, t->pad);
         targets += t->batches[i].targets;
@@ -237,8 +254,11 @@ static Status one_step(Loop *l, tane_progress *progress) {
     }
     double loss = 0;
     for (int64_t i = 0; i < used; i++) {
-        TapeRun run = {.seed = (uint64_t)o->seed, .position = (uint64_t)(l->step * accumulation + i), .training = true,
-                       .accumulate = i > 0, .grad_scale = (float)(1.0 / (double)targets)};
+        TapeRun run = {.seed = (uint64_t)o->seed,
+                       .position = (uint64_t)(l->step * accumulation + i),
+                       .training = true,
+                       .accumulate = i > 0,
+                       .grad_scale = (float)(1.0 / (double)targets)};
         double sum;
         TRY_RETURN(batch_tape_run(&t->step_tape, &t->batches[i], &run, &sum));
         if (!isfinite(sum)) {
@@ -274,7 +294,8 @@ static Status one_step(Loop *l, tane_progress *progress) {
 /* Of this machine's measured matrix products; NaN when nobody asked for progress. */
 static double limit_share(const Loop *l, double tokens_per_second) {
     const tane_plan *plan = &l->t.plan;
-    return plan->limit_flops > 0 ? tokens_per_second * model_train_flops(l->t.model, plan->width) / plan->limit_flops : NAN;
+    return plan->limit_flops > 0 ? tokens_per_second * model_train_flops(l->t.model, plan->width) / plan->limit_flops
+                                 : NAN;
 }
 
 static void report_progress(Loop *l, tane_progress *p, double step_seconds, int64_t step_tokens) {
@@ -300,9 +321,14 @@ static Status log_line(Loop *l, const tane_progress *p) {
     l->loss_sum = l->loss_targets = 0;
     l->log_time = now;
     l->log_tokens = l->process_tokens;
-    const Metric values[] = {{"epoch", p->epoch}, {"loss", l->last_loss}, {"learning_rate", p->learning_rate}, {"grad_norm", p->grad_norm},
-                             {"tokens_per_second", seconds > 0 ? (double)tokens / seconds : 0}, {"tokens_seen", (double)l->tokens_seen}};
-    log_text(l, "step %" PRId64 ": loss %.4f, learning rate %.3g, gradient norm %.3g", l->step, l->last_loss, p->learning_rate, p->grad_norm);
+    const Metric values[] = {{"epoch", p->epoch},
+                             {"loss", l->last_loss},
+                             {"learning_rate", p->learning_rate},
+                             {"grad_norm", p->grad_norm},
+                             {"tokens_per_second", seconds > 0 ? (double)tokens / seconds : 0},
+                             {"tokens_seen", (double)l->tokens_seen}};
+    log_text(l, "step %" PRId64 ": loss %.4f, learning rate %.3g, gradient norm %.3g", l->step, l->last_loss,
+             p->learning_rate, p->grad_norm);
     return metrics_write(l->metrics, l->step, values, sizeof values / sizeof *values);
 }
 
@@ -329,7 +355,8 @@ static bool is_better(const Loop *l, double value) {
     const TrainOptions *o = l->t.o;
     if (isnan(value)) return false;
     if (isnan(l->best)) return true;
-    return train_options_greater_is_better(o) ? value > l->best + o->early_stopping_threshold : value < l->best - o->early_stopping_threshold;
+    return train_options_greater_is_better(o) ? value > l->best + o->early_stopping_threshold
+                                              : value < l->best - o->early_stopping_threshold;
 }
 
 static Status evaluate(Loop *l, bool *best) {
@@ -337,7 +364,9 @@ static Status evaluate(Loop *l, bool *best) {
     tane_evaluation e = {.step = l->step, .loss = NAN, .exact_match = NAN};
     if (l->t.eval) TRY_RETURN(eval_loss(l, &e.loss));
     if (o->eval_exact_match_files.n) TRY_RETURN(trainer_exact_match(&l->t, &e.exact_match));
-    double value = !strcmp(o->metric_for_best_model, "eval_loss") ? e.loss : !strcmp(o->metric_for_best_model, "train_loss") ? l->last_loss : e.exact_match;
+    double value = !strcmp(o->metric_for_best_model, "eval_loss")    ? e.loss
+                   : !strcmp(o->metric_for_best_model, "train_loss") ? l->last_loss
+                                                                     : e.exact_match;
     e.is_best = is_better(l, value);
     if (e.is_best) {
         l->best = value;
@@ -359,7 +388,8 @@ static Status evaluate(Loop *l, bool *best) {
     for (size_t i = 0; i < n; i++) TRY_RETURN(run_score(l->runs, l->run_id, l->step, values[i].name, values[i].value));
     const char *best_text = e.is_best ? ", the best so far" : "";
     if (!isnan(e.loss)) log_text(l, "evaluation at step %" PRId64 ": loss %.4f%s", l->step, e.loss, best_text);
-    if (!isnan(e.exact_match)) log_text(l, "evaluation at step %" PRId64 ": exact match %.4f%s", l->step, e.exact_match, best_text);
+    if (!isnan(e.exact_match))
+        log_text(l, "evaluation at step %" PRId64 ": exact match %.4f%s", l->step, e.exact_match, best_text);
     if (l->t.cb->evaluation) l->t.cb->evaluation(l->t.cb->user, &e);
     return TANE_OK;
 }
@@ -368,8 +398,7 @@ static Status evaluate(Loop *l, bool *best) {
 
 static void on_removed(void *user, int64_t step) {
     Loop *l = user;
-    if (run_checkpoint_removed(l->runs, l->run_id, step) != TANE_OK)
-        tell(l, TANE_WARNING, "%s", err_message());
+    if (run_checkpoint_removed(l->runs, l->run_id, step) != TANE_OK) tell(l, TANE_WARNING, "%s", err_message());
 }
 
 static Status save(Loop *l, bool best) {
@@ -379,8 +408,14 @@ static Status save(Loop *l, bool best) {
     char *path = NULL;
     if (!state) return FAIL(TANE_ENOMEM, "out of memory while saving step %" PRId64, l->step);
     TRY(checkpoint_path(&path, o->output_dir, l->step));
-    TRY(checkpoint_save(&(CheckpointSave){.run_dir = o->output_dir, .step = l->step, .optimizer = l->t.optimizer, .tokenizer = l->t.tokenizer,
-                                          .state = state, .best = best, .keep = o->save_total_limit}, on_removed, l));
+    TRY(checkpoint_save(&(CheckpointSave){.run_dir = o->output_dir,
+                                          .step = l->step,
+                                          .optimizer = l->t.optimizer,
+                                          .tokenizer = l->t.tokenizer,
+                                          .state = state,
+                                          .best = best,
+                                          .keep = o->save_total_limit},
+                        on_removed, l));
     l->last_saved = l->step;
     snprintf(l->folder, sizeof l->folder, "%s", path);
     TRY(run_checkpoint(l->runs, l->run_id, &(RunCheckpoint){l->step, path, best, true, l->last_eval}));
@@ -419,7 +454,9 @@ static Status loop(Loop *l) {
         if (end || (evaluated && best && strcmp(o->save_strategy, "no")) || due(o->save_strategy, o->save_steps, l))
             TRY_RETURN(save(l, best));
         if (stop && !last)
-            return FAIL(TANE_ECANCELED, "stopped at step %" PRId64 " of %" PRId64 "; it is saved in %s. Add --resume to go on", l->step, total, l->folder);
+            return FAIL(TANE_ECANCELED,
+                        "stopped at step %" PRId64 " of %" PRId64 "; it is saved in %s. Add --resume to go on", l->step,
+                        total, l->folder);
     }
     return TANE_OK;
 }
@@ -427,17 +464,28 @@ static Status loop(Loop *l) {
 static void fill_result(const Loop *l, tane_run_result *r) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    *r = (tane_run_result){.step = l->step, .train_loss = l->last_loss, .eval_loss = l->last_eval, .exact_match = l->last_match,
-                       .seconds = clock_seconds() - l->start, .peak_memory = (size_t)usage.ru_maxrss * 1024};
+    *r = (tane_run_result){.step = l->step,
+                           .train_loss = l->last_loss,
+                           .eval_loss = l->last_eval,
+                           .exact_match = l->last_match,
+                           .seconds = clock_seconds() - l->start,
+                           .peak_memory = (size_t)usage.ru_maxrss * 1024};
     r->tokens_per_second = r->seconds > 0 ? (double)l->process_tokens / r->seconds : 0;
     r->limit_share = limit_share(l, r->tokens_per_second);
     memcpy(r->folder, l->folder, sizeof r->folder);
 }
 
-Status train_run(OptionSet *set, const char *recipe_path, const tane_run_callbacks *callbacks, tane_run_result *result) {
+Status train_run(OptionSet *set, const char *recipe_path, const tane_run_callbacks *callbacks,
+                 tane_run_result *result) {
     static const tane_run_callbacks silent;
     Status st = TANE_OK;
-    Loop l = {.lock = -1, .best = NAN, .best_step = -1, .last_saved = -1, .last_loss = NAN, .last_eval = NAN, .last_match = NAN};
+    Loop l = {.lock = -1,
+              .best = NAN,
+              .best_step = -1,
+              .last_saved = -1,
+              .last_loss = NAN,
+              .last_eval = NAN,
+              .last_match = NAN};
     *result = (tane_run_result){0};
     TRY_RETURN(trainer_prepare(&l.t, set, recipe_path, callbacks ? callbacks : &silent));
     TRY(trainer_allocate(&l.t));
@@ -452,7 +500,8 @@ Status train_run(OptionSet *set, const char *recipe_path, const tane_run_callbac
 out:;
     ErrorCopy error = {0};
     if (st != TANE_OK) err_save(&error);
-    if (l.run_id) (void)run_finish(l.runs, l.run_id, st == TANE_OK ? "done" : st == TANE_ECANCELED ? "stopped" : "failed");
+    if (l.run_id)
+        (void)run_finish(l.runs, l.run_id, st == TANE_OK ? "done" : st == TANE_ECANCELED ? "stopped" : "failed");
     if (l.metrics && metrics_close(&l.metrics) != TANE_OK && st == TANE_OK) {
         st = err_code();
         err_save(&error);

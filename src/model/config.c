@@ -38,6 +38,17 @@ Status model_config_init(ModelConfig *config, const char *model_type) {
     return TANE_OK;
 }
 
+Status model_config_defaults(ModelConfig *c) {
+    if (!c->kv_heads) c->kv_heads = c->heads;
+    if (!c->head_dim && c->heads) {
+        if (c->width % c->heads)
+            return FAIL(TANE_EINVAL, "hidden size %lld is not a multiple of %lld heads", (long long)c->width,
+                        (long long)c->heads);
+        c->head_dim = c->width / c->heads;
+    }
+    return c->family->defaults(c);
+}
+
 Status model_config_check(const ModelConfig *c, const char *where) {
     const struct {
         const char *name;
@@ -124,7 +135,7 @@ Status model_config_read(ModelConfig *config, const char *folder) {
     TRY(read_token_id(json, path, "eos_token_id", config->vocab_size, &config->eos));
     TRY(read_token_id(json, path, "pad_token_id", config->vocab_size, &config->pad));
     TRY(config->family->read(config, json, path));
-    TRY(config->family->defaults(config));
+    TRY(model_config_defaults(config));
     TRY(model_config_check(config, path));
 out:
     json_decref(json);

@@ -24,8 +24,10 @@ typedef struct ModelConfig {
     int64_t bos, eos, pad; /* -1: none */
 } ModelConfig;
 
-/* Fills in family, and what follows from the rest (kv_heads, head_dim, ffn), for a model made from options. */
+/* An empty configuration of a family, for a model made from options. */
 Status model_config_init(ModelConfig *config, const char *model_type);
+/* Fills in what follows from the rest where it is 0: heads for every family, then the family's own. */
+Status model_config_defaults(ModelConfig *config);
 Status model_config_check(const ModelConfig *config, const char *where);
 
 Status model_config_read(ModelConfig *config, const char *folder);        /* folder/config.json */

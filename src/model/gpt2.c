@@ -17,13 +17,6 @@ typedef struct Gpt2 {
 } Gpt2;
 
 static Status defaults(ModelConfig *c) {
-    if (!c->kv_heads) c->kv_heads = c->heads;
-    if (!c->head_dim && c->heads) {
-        if (c->width % c->heads)
-            return FAIL(TANE_EINVAL, "hidden size %lld is not a multiple of %lld heads", (long long)c->width,
-                        (long long)c->heads);
-        c->head_dim = c->width / c->heads;
-    }
     if (!c->ffn) c->ffn = 4 * c->width;
     if (c->norm_epsilon == 0) c->norm_epsilon = 1e-5;
     if (c->kv_heads != c->heads)

@@ -16,13 +16,6 @@ typedef struct Llama {
 } Llama;
 
 static Status defaults(ModelConfig *c) {
-    if (!c->kv_heads) c->kv_heads = c->heads;
-    if (!c->head_dim && c->heads) {
-        if (c->width % c->heads)
-            return FAIL(TANE_EINVAL, "hidden size %lld is not a multiple of %lld heads", (long long)c->width,
-                        (long long)c->heads);
-        c->head_dim = c->width / c->heads;
-    }
     if (c->head_dim % 2)
         return FAIL(TANE_EINVAL, "rotary positions need an even head size, not %lld", (long long)c->head_dim);
     if (!c->ffn) c->ffn = (8 * c->width / 3 + 63) / 64 * 64; /* two thirds of 4 C, as SwiGLU has three matrices */

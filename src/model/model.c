@@ -12,7 +12,7 @@ Status model_new(Model **out, const ModelConfig *config, DType dtype) {
     m = *out;
     m->config = *config;
     m->dtype = dtype;
-    TRY(config->family->defaults(&m->config));
+    TRY(model_config_defaults(&m->config));
     TRY(model_config_check(&m->config, "model"));
     TRY(config->family->declare(m));
     TRY(mem_new(&m->weights, m->params.elements, dtype_size(dtype)));

@@ -37,7 +37,7 @@ struct ModelFamily {
     const char *architecture; /* "GPT2LMHeadModel" */
     const char *prefix;       /* of parameter names, absent from some files; NULL: never */
     const char *const *ignored; /* endings of tensor names that hold no parameter */
-    Status (*defaults)(ModelConfig *config); /* what follows from width, heads, ... and is 0 */
+    Status (*defaults)(ModelConfig *config); /* the family's own part of model_config_defaults */
     Status (*read)(ModelConfig *config, const json_t *json, const char *where);
     Status (*write)(const ModelConfig *config, json_t *json);
     Status (*declare)(Model *model);

@@ -27,7 +27,7 @@ typedef struct Loop {
     int64_t tokens_seen;           /* without padding */
     double loss_sum, loss_targets; /* since the last logged line */
     double best;                   /* NaN: none yet */
-    int64_t best_step, without_better, last_saved, skipped_in_a_row;
+    int64_t best_step, without_better, skipped_in_a_row;
     double last_loss, last_eval, last_match;
     bool target_reached, stop_early;
     /* of this process only */
@@ -192,7 +192,6 @@ static Status start(Loop *l) {
     if (from) {
         TRY(checkpoint_load(from, l->t.optimizer, &state));
         TRY(read_state(l, state, from));
-        l->last_saved = l->step;
     } else if (!o->model) {
         params_init(&l->t.model->params, (uint64_t)o->seed, l->t.optimizer->master);
         optimizer_publish(l->t.optimizer);
@@ -272,16 +271,15 @@ static Status one_step(Loop *l, tane_progress *progress) {
     float norm;
     double lr = schedule_lr(o, l->step, t->plan.total_steps);
     TRY_RETURN(optimizer_step(t->optimizer, lr, l->updates + 1, &norm));
-    l->step++;
     progress->loss = loss / (double)targets;
     progress->learning_rate = lr;
     progress->grad_norm = norm;
     if (!isfinite(norm)) {
-        l->step--;
         TRY_RETURN(not_finite(l, "gradient", NULL, -1));
         l->step++;
         return TANE_OK;
     }
+    l->step++;
     l->skipped_in_a_row = 0;
     l->updates++;
     l->tokens_seen += real;
@@ -416,7 +414,6 @@ static Status save(Loop *l, bool best) {
                                           .best = best,
                                           .keep = o->save_total_limit},
                         on_removed, l));
-    l->last_saved = l->step;
     snprintf(l->folder, sizeof l->folder, "%s", path);
     TRY(run_checkpoint(l->runs, l->run_id, &(RunCheckpoint){l->step, path, best, true, l->last_eval}));
     log_text(l, "saved %s%s", path, best ? ", the best so far" : "");
@@ -482,7 +479,6 @@ Status train_run(OptionSet *set, const char *recipe_path, const tane_run_callbac
     Loop l = {.lock = -1,
               .best = NAN,
               .best_step = -1,
-              .last_saved = -1,
               .last_loss = NAN,
               .last_eval = NAN,
               .last_match = NAN};

@@ -1,5 +1,5 @@
-/* Attention against a plain computation in double precision: both kernels, grouped queries, dropout with the mask that
- * the op used, and the KV cache against the forward of the whole sequence.
+/* Attention against a plain computation in double precision: both kernels, grouped queries, windows, packed documents,
+ * dropout with the mask that the op used, and the KV cache against the forward of the whole sequence.
  */
 #include <math.h>
 #include <stdio.h>
@@ -10,14 +10,27 @@
 
 typedef struct Shape {
     int b, t, h, kv, d;
+    int window;   /* 0: none */
+    double scale; /* 0: 1 / sqrt(d) */
 } Shape;
 
 static int width(Shape s) { return (s.h + 2 * s.kv) * s.d; }
 
-/* y and, when dy is given, dx. mask (B, H, T, T) may be NULL: what each weight is multiplied by. */
-static void naive(Shape s, const float *x, const float *mask, const float *dy, float *y, float *dx) {
+static Tensor *attention(Rig *r, Tensor *x, Shape s, float dropout, Tensor *starts, Tensor *cache, Tensor *past) {
+    AttentionShape shape = {.heads = s.h,
+                            .kv_heads = s.kv,
+                            .head_dim = s.d,
+                            .scale = (float)s.scale,
+                            .dropout = dropout,
+                            .window = s.window};
+    return op_attention(r->tape, x, &shape, starts, cache, past);
+}
+
+/* y and, when dy is given, dx. mask (B, H, T, T) may be NULL: what each weight is multiplied by; starts (B, T) too. */
+static void naive_packed(Shape s, const float *x, const int32_t *starts, const float *mask, const float *dy, float *y,
+                         float *dx) {
     int w = width(s), group = s.h / s.kv;
-    double p[512], dp[512], scale = 1 / sqrt(s.d);
+    double p[512], dp[512], scale = s.scale > 0 ? s.scale : 1 / sqrt(s.d);
     assert_true(s.t <= 512);
     double *sums = calloc((size_t)(s.b * s.t * w), sizeof *sums);
     for (int b = 0; b < s.b; b++)
@@ -26,24 +39,26 @@ static void naive(Shape s, const float *x, const float *mask, const float *dy, f
                 const float *q = x + (b * s.t + i) * w + h * s.d;
                 const float *k = x + b * s.t * w + (s.h + h / group) * s.d, *v = k + s.kv * s.d;
                 const float *m = mask ? mask + ((b * s.h + h) * s.t + i) * s.t : NULL;
+                int first = s.window && i >= s.window ? i + 1 - s.window : 0;
+                if (starts && starts[b * s.t + i] > first) first = starts[b * s.t + i];
                 double top = -INFINITY, total = 0, delta = 0;
-                for (int j = 0; j <= i; j++) {
+                for (int j = first; j <= i; j++) {
                     p[j] = 0;
                     for (int e = 0; e < s.d; e++) p[j] += scale * (double)q[e] * (double)k[j * w + e];
                     if (p[j] > top) top = p[j];
                 }
-                for (int j = 0; j <= i; j++) total += p[j] = exp(p[j] - top);
-                for (int j = 0; j <= i; j++) p[j] /= total;
+                for (int j = first; j <= i; j++) total += p[j] = exp(p[j] - top);
+                for (int j = first; j <= i; j++) p[j] /= total;
                 for (int e = 0; e < s.d; e++) {
                     double o = 0;
-                    for (int j = 0; j <= i; j++) o += p[j] * (m ? (double)m[j] : 1) * (double)v[j * w + e];
+                    for (int j = first; j <= i; j++) o += p[j] * (m ? (double)m[j] : 1) * (double)v[j * w + e];
                     y[((b * s.t + i) * s.h + h) * s.d + e] = (float)o;
                 }
                 if (!dy) continue;
                 const float *go = dy + ((b * s.t + i) * s.h + h) * s.d;
                 double *gq = sums + (b * s.t + i) * w + h * s.d;
                 double *gk = sums + b * s.t * w + (s.h + h / group) * s.d, *gv = gk + s.kv * s.d;
-                for (int j = 0; j <= i; j++) {
+                for (int j = first; j <= i; j++) {
                     double keep = m ? (double)m[j] : 1;
                     dp[j] = 0;
                     for (int e = 0; e < s.d; e++) {
@@ -52,7 +67,7 @@ static void naive(Shape s, const float *x, const float *mask, const float *dy, f
                     }
                     delta += p[j] * dp[j];
                 }
-                for (int j = 0; j <= i; j++)
+                for (int j = first; j <= i; j++)
                     for (int e = 0; e < s.d; e++) {
                         gq[e] += scale * p[j] * (dp[j] - delta) * (double)k[j * w + e];
                         gk[j * w + e] += scale * p[j] * (dp[j] - delta) * (double)q[e];
@@ -60,6 +75,10 @@ static void naive(Shape s, const float *x, const float *mask, const float *dy, f
             }
     for (int i = 0; dy && i < s.b * s.t * w; i++) dx[i] = (float)sums[i];
     free(sums);
+}
+
+static void naive(Shape s, const float *x, const float *mask, const float *dy, float *y, float *dx) {
+    naive_packed(s, x, NULL, mask, dy, y, dx);
 }
 
 static void rounded(float *x, int64_t n) {
@@ -75,8 +94,22 @@ static void near(Shape s, const char *what, const float *got, const float *want,
 
 /* T < 64: direct; from 64 on: blocked, 128 queries at a time. */
 static const Shape shapes[] = {
-    {1, 1, 1, 1, 1},   {2, 3, 2, 1, 5},   {1, 63, 2, 2, 16}, {1, 64, 4, 2, 16},  {2, 65, 3, 1, 7},   {1, 127, 2, 1, 32},
-    {1, 128, 1, 1, 9}, {2, 129, 4, 2, 8}, {1, 200, 6, 2, 5}, {1, 257, 2, 1, 64}, {3, 16, 1, 1, 300},
+    {1, 1, 1, 1, .d = 1},
+    {2, 3, 2, 1, .d = 5},
+    {1, 63, 2, 2, .d = 16},
+    {1, 64, 4, 2, .d = 16},
+    {2, 65, 3, 1, .d = 7},
+    {1, 127, 2, 1, .d = 32},
+    {1, 128, 1, 1, .d = 9},
+    {2, 129, 4, 2, .d = 8},
+    {1, 200, 6, 2, .d = 5},
+    {1, 257, 2, 1, .d = 64},
+    {3, 16, 1, 1, .d = 300},
+    {2, 50, 2, 1, 8, .window = 1},
+    {1, 60, 2, 2, 8, .window = 17},
+    {1, 300, 4, 2, 8, .window = 33},
+    {2, 150, 1, 1, 8, .window = 140, .scale = 0.2},
+    {2, 40, 1, 1, 8, .window = 40, .scale = 1.5},
 };
 
 static void both_kernels(void **state) {
@@ -95,7 +128,7 @@ static void both_kernels(void **state) {
                 float *y = rig_array(&r, n_out), *dx = rig_array(&r, n);
                 naive(s, x, NULL, dy, y, dx);
                 Tensor *in = rig_activation(&r, "x", s.b, s.t, width(s), x);
-                rig_output(&r, "y", op_attention(r.tape, in, s.h, s.kv, s.d, 0, NULL, NULL), dy);
+                rig_output(&r, "y", attention(&r, in, s, 0, NULL, NULL, NULL), dy);
                 rig_ready(&r);
                 for (int twice = 0; twice < 2; twice++) {
                     rig_run(&r, &(TapeRun){0});
@@ -108,6 +141,125 @@ static void both_kernels(void **state) {
             }
 }
 
+/* Documents of random lengths in each row, from 1 token to the whole row. */
+static void random_starts(Shape s, int32_t *starts) {
+    for (int b = 0; b < s.b; b++)
+        for (int i = 0, first = 0; i < s.t; i++) {
+            if (i && rng_below(&rig_rng, 12) == 0) first = i;
+            starts[b * s.t + i] = b == 1 ? 0 : first;
+        }
+}
+
+static void documents_see_only_themselves(void **state) {
+    (void)state;
+    const Shape all[] = {
+        {2, 40, 4, 2, .d = 8}, {2, 63, 1, 1, 5, .window = 9}, {3, 140, 2, 1, .d = 16}, {2, 257, 2, 2, 8, .window = 40}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+            Shape s = all[i];
+            int64_t n = s.b * s.t * width(s), n_out = s.b * s.t * s.h * s.d;
+            int32_t starts[3 * 257];
+            Rig r;
+            rig_new(&r, ops_cpu(), (DType)dtype, true);
+            float *x = rig_normal(&r, n, 1.5f), *dy = rig_normal(&r, n_out, 1);
+            rounded(x, n);
+            rounded(dy, n_out);
+            float *y = rig_array(&r, n_out), *dx = rig_array(&r, n);
+            random_starts(s, starts);
+            naive_packed(s, x, starts, NULL, dy, y, dx);
+            Tensor *in = rig_activation(&r, "x", s.b, s.t, width(s), x);
+            Tensor *at = rig_ints(&r, "starts", 2, (int64_t[]){s.b, s.t}, starts);
+            rig_output(&r, "y", attention(&r, in, s, 0, at, NULL, NULL), dy);
+            rig_ready(&r);
+            rig_run(&r, &(TapeRun){0});
+            near(s, "y", rig_values(&r, "y"), y, n_out, dtype == DTYPE_F32 ? 5e-6 : 2.0 / 256);
+            near(s, "dx", rig_input(&r, "x")->grad, dx, n, dtype == DTYPE_F32 ? 1e-5 : 4.0 / 256);
+            rig_free(&r);
+        }
+}
+
+/* Forward and gradient of rows of one document or more. */
+static void packed_run(Shape s, const float *x, const float *dy, const int32_t *starts, float *y, float *dx) {
+    Rig r;
+    rig_new(&r, ops_cpu(), DTYPE_F32, true);
+    Tensor *in = rig_activation(&r, "x", s.b, s.t, width(s), x);
+    Tensor *at = starts ? rig_ints(&r, "starts", 2, (int64_t[]){s.b, s.t}, starts) : NULL;
+    rig_output(&r, "y", attention(&r, in, s, 0, at, NULL, NULL), dy);
+    rig_ready(&r);
+    rig_run(&r, &(TapeRun){0});
+    memcpy(y, rig_values(&r, "y"), (size_t)(s.b * s.t * s.h * s.d) * sizeof *y);
+    memcpy(dx, rig_input(&r, "x")->grad, (size_t)(s.b * s.t * width(s)) * sizeof *dx);
+    rig_free(&r);
+}
+
+static void packed_equals_unpacked(void **state) {
+    (void)state;
+    static const int lengths[] = {1, 17, 5, 70, 37}; /* 130 tokens: blocked; alone, both kernels */
+    Shape s = {1, 130, 4, 2, .d = 8};
+    int64_t n = s.t * width(s), n_out = s.t * s.h * s.d;
+    Rig keep;
+    rig_new(&keep, ops_cpu(), DTYPE_F32, false);
+    float *x = rig_normal(&keep, n, 1), *dy = rig_normal(&keep, n_out, 1);
+    float *y = rig_array(&keep, n_out), *dx = rig_array(&keep, n), *y1 = rig_array(&keep, n_out),
+          *dx1 = rig_array(&keep, n);
+    int32_t starts[130];
+    for (int doc = 0, at = 0; doc < 5; at += lengths[doc++]) {
+        for (int i = 0; i < lengths[doc]; i++) starts[at + i] = at;
+        Shape one = s;
+        one.t = lengths[doc];
+        packed_run(one, x + at * width(s), dy + at * s.h * s.d, NULL, y1 + at * s.h * s.d, dx1 + at * width(s));
+    }
+    packed_run(s, x, dy, starts, y, dx);
+    near(s, "y, packed beside alone,", y, y1, n_out, 2e-6);
+    near(s, "dx, packed beside alone,", dx, dx1, n, 4e-6);
+    rig_free(&keep);
+}
+
+static void wrong_starts_are_errors(void **state) {
+    (void)state;
+    static const struct {
+        int32_t starts[6];
+        const char *message;
+    } bad[] = {{{0, 1, 2, 0, 0, 3}, "row 1, position 2: start 3 is not in 0..2"},
+               {{0, 1, 0, 0, 0, 0}, "row 0, position 2: start 0 is not in 1..2"},
+               {{0, 0, 0, -1, 0, 0}, "row 1, position 0: start -1 is not in 0..0"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        Rig r;
+        rig_new(&r, ops_cpu(), DTYPE_F32, false);
+        Tensor *x = rig_activation(&r, "x", 2, 3, 12, rig_normal(&r, 72, 1));
+        Tensor *starts = rig_ints(&r, "starts", 2, (int64_t[]){2, 3}, bad[i].starts);
+        rig_output(&r, "y", attention(&r, x, (Shape){2, 3, 1, 1, .d = 4}, 0, starts, NULL, NULL), NULL);
+        rig_ready(&r);
+        assert_error(rig_try(&r, &(TapeRun){0}), TANE_EINVAL, bad[i].message);
+        rig_free(&r);
+    }
+}
+
+static void wrong_shapes_are_errors(void **state) {
+    (void)state;
+    static const struct {
+        Shape shape;
+        bool starts, cache;
+        const char *message;
+    } bad[] = {{{2, 3, 2, 1, .d = 4}, false, false, "got width 12"},
+               {{2, 3, 1, 1, 4, .window = -1}, false, false, "window -1"},
+               {{2, 3, 1, 1, 4, .scale = -1}, false, false, "scale -1"},
+               {{2, 3, 1, 1, 4, .scale = NAN}, false, false, "scale"},
+               {{2, 3, 1, 1, .d = 4}, true, true, "do not go together"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        Rig r;
+        rig_new(&r, ops_cpu(), DTYPE_F32, false);
+        Tensor *x = rig_activation(&r, "x", 2, 3, 12, rig_normal(&r, 72, 1));
+        Tensor *starts = rig_ints(&r, "starts", 2, (int64_t[]){2, 3}, (int32_t[6]){0});
+        Tensor *cache = rig_buffer(&r, "cache", 3, (int64_t[]){2, 8, 8});
+        Tensor *past = rig_ints(&r, "past", 1, (int64_t[]){2}, (int32_t[2]){0});
+        assert_null(
+            attention(&r, x, bad[i].shape, 0, bad[i].starts ? starts : NULL, bad[i].cache ? cache : NULL, past));
+        assert_error(tape_plan(r.tape), TANE_EINVAL, bad[i].message);
+        rig_free(&r);
+    }
+}
+
 /* Uniform weights (q = k = 0) and values that are unit vectors make the output show the mask: o[i][j] = mask / (i + 1).
  * One output for all heads' masks needs D = T. */
 static float *mask_of(Rig *keep, const OpKernel *const *kernels, Shape s, float p, const TapeRun *run) {
@@ -118,7 +270,7 @@ static float *mask_of(Rig *keep, const OpKernel *const *kernels, Shape s, float 
     for (int row = 0; row < s.b * s.t; row++)
         for (int kv = 0; kv < s.kv; kv++) x[row * width(s) + (s.h + s.kv + kv) * s.d + row % s.t] = 1;
     Tensor *in = rig_activation(&r, "x", s.b, s.t, width(s), x);
-    rig_output(&r, "y", op_attention(r.tape, in, s.h, s.kv, s.d, p, NULL, NULL), NULL);
+    rig_output(&r, "y", attention(&r, in, s, p, NULL, NULL, NULL), NULL);
     rig_ready(&r);
     rig_run(&r, run);
     const float *y = rig_values(&r, "y");
@@ -133,7 +285,8 @@ static float *mask_of(Rig *keep, const OpKernel *const *kernels, Shape s, float 
 
 static void dropout_masks_the_weights(void **state) {
     (void)state;
-    const Shape all[] = {{2, 5, 2, 1, 5}, {1, 17, 4, 2, 17}, {1, 70, 2, 2, 70}}; /* 70: long rows, still direct */
+    const Shape all[] = {
+        {2, 5, 2, 1, .d = 5}, {1, 17, 4, 2, .d = 17}, {1, 70, 2, 2, .d = 70}}; /* 70: long rows, still direct */
     const float p = 0.3f;
     TapeRun run = {.seed = 11, .position = 3, .training = true};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -159,7 +312,7 @@ static void dropout_masks_the_weights(void **state) {
         float *x = rig_normal(&r, n, 1), *dy = rig_normal(&r, n_out, 1), *y = rig_array(&r, n_out),
               *dx = rig_array(&r, n);
         Tensor *in = rig_activation(&r, "x", s.b, s.t, width(s), x);
-        rig_output(&r, "y", op_attention(r.tape, in, s.h, s.kv, s.d, p, NULL, NULL), dy);
+        rig_output(&r, "y", attention(&r, in, s, p, NULL, NULL, NULL), dy);
         rig_ready(&r);
         rig_run(&r, &run);
         naive(s, x, mask, dy, y, dx);
@@ -175,7 +328,7 @@ static void dropout_masks_the_weights(void **state) {
 
 static void dropout_differs_by_run_and_head(void **state) {
     (void)state;
-    Shape s = {2, 16, 2, 1, 16};
+    Shape s = {2, 16, 2, 1, .d = 16};
     size_t one = (size_t)(s.t * s.t), bytes = (size_t)(s.b * s.h) * one * sizeof(float);
     Rig r;
     rig_new(&r, ops_cpu(), DTYPE_F32, false);
@@ -204,7 +357,7 @@ static void step(Shape s, DType dtype, const float *x, int t, const int32_t *pas
     Tensor *cache = tape_external(r.tape, "cache", dtype, 3, (int64_t[]){s.b, cap, 2 * s.kv * s.d});
     cache->data = shared->data;
     Tensor *at = rig_ints(&r, "past", 1, (int64_t[]){s.b}, past);
-    rig_output(&r, "y", op_attention(r.tape, in, s.h, s.kv, s.d, 0, cache, at), NULL);
+    rig_output(&r, "y", attention(&r, in, s, 0, NULL, cache, at), NULL);
     rig_ready(&r);
     rig_run(&r, &(TapeRun){0});
     const float *out = rig_values(&r, "y");
@@ -216,7 +369,10 @@ static void step(Shape s, DType dtype, const float *x, int t, const int32_t *pas
 /* Every row of the output is made once, by calls that begin at a different place in each sequence. */
 static void cache_equals_the_whole_sequence(void **state) {
     (void)state;
-    const Shape all[] = {{3, 21, 4, 2, 6}, {2, 90, 2, 1, 16}, {1, 18, 1, 1, 1}};
+    const Shape all[] = {{3, 21, 4, 2, .d = 6},
+                         {2, 90, 2, 1, .d = 16},
+                         {1, 18, 1, 1, .d = 1},
+                         {3, 45, 2, 1, 8, .window = 7, .scale = 0.5}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
             Shape s = all[i];
@@ -245,16 +401,13 @@ static void cache_equals_the_whole_sequence(void **state) {
 }
 
 /* The same bits as one forward of the direct kernel gives: generation sees what training saw. */
-static void decoding_gives_the_bits_of_the_forward(void **state) {
-    (void)state;
-    Shape s = {2, 40, 4, 2, 16};
+static void decoding_gives_the_bits(Shape s) {
     int64_t n = s.b * s.t * width(s), n_out = s.b * s.t * s.h * s.d;
     Rig r;
     rig_new(&r, ops_cpu(), DTYPE_F32, false);
     float *x = rig_normal(&r, n, 1), *y = rig_array(&r, n_out);
-    rig_output(&r, "y",
-               op_attention(r.tape, rig_activation(&r, "x", s.b, s.t, width(s), x), s.h, s.kv, s.d, 0, NULL, NULL),
-               NULL);
+    Tensor *in = rig_activation(&r, "x", s.b, s.t, width(s), x);
+    rig_output(&r, "y", attention(&r, in, s, 0, NULL, NULL, NULL), NULL);
     rig_ready(&r);
     rig_run(&r, &(TapeRun){0});
     Tensor *cache = tape_external(r.tape, "cache", DTYPE_F32, 3, (int64_t[]){s.b, s.t, 2 * s.kv * s.d});
@@ -262,6 +415,12 @@ static void decoding_gives_the_bits_of_the_forward(void **state) {
     for (int32_t past[2] = {0}; past[0] < s.t; past[0]++, past[1]++) step(s, DTYPE_F32, x, 1, past, s.t, cache, y);
     assert_memory_equal(y, rig_values(&r, "y"), (size_t)n_out * sizeof *y);
     rig_free(&r);
+}
+
+static void decoding_gives_the_bits_of_the_forward(void **state) {
+    (void)state;
+    decoding_gives_the_bits((Shape){2, 40, 4, 2, .d = 16});
+    decoding_gives_the_bits((Shape){2, 40, 4, 2, 16, .window = 11});
 }
 
 static void a_full_cache_is_an_error(void **state) {
@@ -278,7 +437,7 @@ static void a_full_cache_is_an_error(void **state) {
         Tensor *x = rig_activation(&r, "x", 2, 2, 12, rig_normal(&r, 48, 1));
         Tensor *cache = rig_buffer(&r, "cache", 3, (int64_t[]){2, 8, 8});
         Tensor *past = rig_ints(&r, "past", 1, (int64_t[]){2}, bad[i].past);
-        rig_output(&r, "y", op_attention(r.tape, x, 1, 1, 4, 0, cache, past), NULL);
+        rig_output(&r, "y", attention(&r, x, (Shape){2, 2, 1, 1, .d = 4}, 0, NULL, cache, past), NULL);
         rig_ready(&r);
         assert_error(rig_try(&r, &(TapeRun){0}), TANE_EINVAL, bad[i].message);
         rig_free(&r);
@@ -293,7 +452,7 @@ static void no_gradient_through_a_cache(void **state) {
     Tensor *x = rig_activation(&r, "x", 2, 2, 12, rig_normal(&r, 48, 1));
     Tensor *cache = rig_buffer(&r, "cache", 3, (int64_t[]){2, 8, 8});
     Tensor *past = rig_ints(&r, "past", 1, (int64_t[]){2}, (int32_t[]){0, 0});
-    rig_output(&r, "y", op_attention(r.tape, x, 1, 1, 4, 0, cache, past), dy);
+    rig_output(&r, "y", attention(&r, x, (Shape){2, 2, 1, 1, .d = 4}, 0, NULL, cache, past), dy);
     assert_error(tape_plan(r.tape), TANE_EUNSUPPORTED, "no gradient through a KV cache");
     rig_free(&r);
 }
@@ -301,6 +460,10 @@ static void no_gradient_through_a_cache(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(both_kernels),
+        TEST(documents_see_only_themselves),
+        TEST(packed_equals_unpacked),
+        TEST(wrong_starts_are_errors),
+        TEST(wrong_shapes_are_errors),
         TEST(dropout_masks_the_weights),
         TEST(dropout_differs_by_run_and_head),
         TEST(cache_equals_the_whole_sequence),

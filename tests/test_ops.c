@@ -49,7 +49,7 @@ static Tensor *param(Case *c, const char *name) {
 
 static Tensor *ints(Case *c, const char *name) {
     const StTensor *x = find(c, name);
-    return rig_ints(&c->rig, name, x->rank, x->shape, x->data);
+    return x ? rig_ints(&c->rig, name, x->rank, x->shape, x->data) : NULL;
 }
 
 static void output(Case *c, const char *name, Tensor *x) {
@@ -86,8 +86,13 @@ static void build_rope(Case *c) {
 }
 
 static void build_attention(Case *c) {
-    Tensor *x = activation(c, "x");
-    output(c, "y", op_attention(c->rig.tape, x, (int)arg(c, 0), (int)arg(c, 1), (int)arg(c, 2), 0, NULL, NULL));
+    Tensor *x = activation(c, "x"), *starts = ints(c, "starts");
+    AttentionShape shape = {.heads = (int)arg(c, 0),
+                            .kv_heads = (int)arg(c, 1),
+                            .head_dim = (int)arg(c, 2),
+                            .scale = arg(c, 3),
+                            .window = (int64_t)arg(c, 4)};
+    output(c, "y", op_attention(c->rig.tape, x, &shape, starts, NULL, NULL));
 }
 
 static void build_activation(Case *c) {
@@ -111,7 +116,7 @@ static const struct {
     {"norm", 9, build_norm},
     {"linear", 6, build_linear},
     {"rope", 3, build_rope},
-    {"attention", 10, build_attention},
+    {"attention", 15, build_attention},
     {"activation", 8, build_activation},
     {"glu", 8, build_glu},
     {"cross_entropy", 7, build_cross_entropy},
@@ -285,7 +290,10 @@ static void threads_case(Rig *r, int which, const OpKernel *const *kernels, DTyp
         break;
     case 1: y = op_activation(t, x, ACTIVATION_GELU_TANH); break;
     case 2: y = op_dropout(t, x, 0.3f); break;
-    case 3: y = op_attention(t, x, 6, 6, C / 6, 0.2f, NULL, NULL); break;
+    case 3:
+        y = op_attention(t, x, &(AttentionShape){.heads = 6, .kv_heads = 6, .head_dim = C / 6, .dropout = 0.2f}, NULL,
+                         NULL, NULL);
+        break;
     case 4: y = op_glu(t, x, ACTIVATION_SILU); break;
     case 5:
         y = op_rope(t, x, rig_ints(r, "positions", 2, (int64_t[]){B, T}, position),
@@ -418,7 +426,8 @@ static void dropout_of_nothing_records_nothing(void **state) {
         rig_free(&r);
         rig_new(&r, ops_cpu(), DTYPE_F32, false);
         x = rig_activation(&r, "x", 1, 1, 12, rig_normal(&r, 12, 1));
-        assert_null(op_attention(r.tape, x, 1, 1, 4, bad[i], NULL, NULL));
+        AttentionShape shape = {.heads = 1, .kv_heads = 1, .head_dim = 4, .dropout = bad[i]};
+        assert_null(op_attention(r.tape, x, &shape, NULL, NULL, NULL));
         assert_error(tape_plan(r.tape), TANE_EINVAL, "[0, 1)");
         rig_free(&r);
         rig_new(&r, ops_cpu(), DTYPE_F32, false);

@@ -1,6 +1,10 @@
 /* Causal attention with grouped queries, and the same over a KV cache.
  *
- *   S = scale q k^T for keys 0..i of query i;  P = softmax(S);  o = (P mask) v          scale = 1 / sqrt(D)
+ *   S = scale q k^T for the keys that query i sees;  P = softmax(S);  o = (P mask) v
+ *
+ * Query i sees the keys first(i)..i: first is 0, or what hides more of the window's begin, i - window + 1, and
+ * starts[i], where the query's document begins. first never falls along a row. With a cache i and the keys count from
+ * the row's very beginning.
  *
  * Backward (Dao 2022, section 3.1, without the tiles): with dP = mask (do v^T) and delta_i = do_i . o_i,
  *   dS = scale P (dP - delta);  dq = dS k;  dk = dS^T q;  dv = (P mask)^T do;  dk and dv sum over a group's queries.
@@ -11,77 +15,112 @@
  * A task is one (sequence, KV head); tasks run in parallel and share nothing.
  */
 #include "device/gemm.h"
+#include "ops/attention.h"
 #include "ops/dropout_math.h"
-#include "ops/ops.h"
 
-enum { QKV, CACHE, PAST };
-enum { SAVED_STATS }; /* (B, H, T): log of the sum of exponentials */
 enum { QUERY_BLOCK = 128, BLOCKED_FROM = 64 };
 
-typedef struct AttentionArgs {
-    int heads, kv_heads, head_dim;
-    float dropout;
+typedef struct CpuAttention {
+    AttentionArgs args;
     /* filled in by plan */
     bool blocked;
     int64_t keys;                       /* most keys a query can see */
     size_t per_thread;                  /* scratch bytes */
     Gemm scores, values, d_p, d_q, d_k; /* blocked */
     size_t gemm;                        /* their scratch */
-} AttentionArgs;
+} CpuAttention;
 
 #ifdef OP_FRONT
-Tensor *op_attention(Tape *t, Tensor *qkv, int heads, int kv_heads, int head_dim, float dropout, Tensor *cache,
-                     Tensor *past) {
-    if (!tape_ok(t)) return NULL;
-    if (qkv->rank != 3 || tensor_width(qkv) != (heads + 2 * kv_heads) * head_dim || kv_heads < 1 || heads % kv_heads)
-        return tape_fail(t, "attention: qkv must be (B, T, (H + 2 KV) D); got width %lld for H %d, KV %d, D %d",
-                         (long long)tensor_width(qkv), heads, kv_heads, head_dim);
+/* NULL, or what is wrong with the tensors beside qkv. */
+static const char *other_inputs(const Tensor *qkv, const AttentionShape *a, const Tensor *starts, const Tensor *cache,
+                                const Tensor *past) {
+    int64_t b = qkv->shape[0], t = qkv->shape[1];
     if (cache &&
-        (!past || cache->rank != 3 || cache->shape[0] != qkv->shape[0] || tensor_count(past) != qkv->shape[0] ||
-         cache->shape[2] != 2 * kv_heads * head_dim || cache->dtype != qkv->dtype))
-        return tape_fail(t, "attention: the cache must be (B, P, 2 KV D) of %s, with past (B)", dtype_name(qkv->dtype));
-    if (!(dropout >= 0.0f && dropout < 1.0f))
-        return tape_fail(t, "attention: dropout %g is not in [0, 1)", (double)dropout);
-    AttentionArgs args = {.heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .dropout = dropout};
-    int64_t shape[] = {qkv->shape[0], qkv->shape[1], (int64_t)heads * head_dim};
-    Tensor *out = tape_activation(t, "attention", qkv->dtype, 3, shape);
-    Tensor *in[] = {qkv, cache, past};
-    return tape_record(t, OP_attention, &args, sizeof args, in, 3, &out, 1) ? out : NULL;
+        (!past || cache->rank != 3 || cache->shape[0] != b || cache->shape[2] != 2 * a->kv_heads * a->head_dim ||
+         cache->dtype != qkv->dtype || past->dtype != DTYPE_I32 || tensor_count(past) != b))
+        return "the cache must be (B, P, 2 KV D) of qkv's type, with past (B) int32";
+    if (starts && (starts->dtype != DTYPE_I32 || starts->rank != 2 || starts->shape[0] != b || starts->shape[1] != t))
+        return "starts must be (B, T) int32";
+    if (starts && cache) return "starts and a cache do not go together";
+    return NULL;
+}
+
+Tensor *op_attention(Tape *t, Tensor *qkv, const AttentionShape *shape, Tensor *starts, Tensor *cache, Tensor *past) {
+    if (!tape_ok(t)) return NULL;
+    AttentionShape a = *shape;
+    if (qkv->rank != 3 || a.kv_heads < 1 || a.heads < 1 || a.head_dim < 1 || a.heads % a.kv_heads ||
+        tensor_width(qkv) != ((int64_t)a.heads + 2 * a.kv_heads) * a.head_dim)
+        return tape_fail(t, "attention: qkv must be (B, T, (H + 2 KV) D); got width %lld for H %d, KV %d, D %d",
+                         (long long)tensor_width(qkv), a.heads, a.kv_heads, a.head_dim);
+    const char *wrong = other_inputs(qkv, &a, starts, cache, past);
+    if (wrong) return tape_fail(t, "attention: %s", wrong);
+    if (!(a.dropout >= 0.0f && a.dropout < 1.0f))
+        return tape_fail(t, "attention: dropout %g is not in [0, 1)", (double)a.dropout);
+    if (!(a.scale >= 0.0f && a.scale <= 3.4e38f) || a.window < 0)
+        return tape_fail(t, "attention: scale %g and window %lld must not be negative", (double)a.scale,
+                         (long long)a.window);
+    if (a.scale == 0.0f) a.scale = 1.0f / sqrtf((float)a.head_dim);
+    if (a.window >= (cache ? cache : qkv)->shape[1]) a.window = 0;
+    CpuAttention args = {.args.shape = a};
+    int64_t out_shape[] = {qkv->shape[0], qkv->shape[1], (int64_t)a.heads * a.head_dim};
+    Tensor *out = tape_activation(t, "attention", qkv->dtype, 3, out_shape);
+    Tensor *in[ATTENTION_INPUTS] = {[QKV] = qkv, [STARTS] = starts, [CACHE] = cache, [PAST] = past};
+    return tape_record(t, OP_attention, &args, sizeof args, in, ATTENTION_INPUTS, &out, 1) ? out : NULL;
 }
 #endif
 
 /* Addresses of one task's parts. q of head h starts at q + h * D; rows are `ld` elements apart. */
 typedef struct Task {
-    const AttentionArgs *a;
+    const CpuAttention *plan;
     DType type;
-    int64_t b, kv, group, d, t, ld; /* group = query heads of this KV head; t = new tokens */
+    int64_t b, kv, heads, kv_heads, group, d, t, ld; /* group = query heads of this KV head; t = new tokens */
+    float scale, dropout;
+    int64_t window;
+    const int32_t *starts; /* of this row's queries; NULL: all 0 */
 } Task;
 
 static Task task_at(const Node *node, int64_t index) {
-    const AttentionArgs *a = node->args;
-    const Tensor *qkv = node->in[QKV];
-    return (Task){.a = a,
+    const CpuAttention *plan = node->args;
+    const AttentionShape *a = &plan->args.shape;
+    const Tensor *qkv = node->in[QKV], *starts = node->in[STARTS];
+    int64_t b = index / a->kv_heads, t = qkv->shape[1];
+    return (Task){.plan = plan,
                   .type = qkv->dtype,
-                  .b = index / a->kv_heads,
+                  .b = b,
                   .kv = index % a->kv_heads,
+                  .heads = a->heads,
+                  .kv_heads = a->kv_heads,
                   .group = a->heads / a->kv_heads,
                   .d = a->head_dim,
-                  .t = qkv->shape[1],
-                  .ld = qkv->shape[2]};
+                  .t = t,
+                  .ld = qkv->shape[2],
+                  .scale = a->scale,
+                  .dropout = a->dropout,
+                  .window = a->window,
+                  .starts = starts ? (const int32_t *)starts->data + b * t : NULL};
 }
 static int64_t q_at(const Task *k, int64_t head) { return k->b * k->t * k->ld + head * k->d; }
-static int64_t k_at(const Task *k) { return k->b * k->t * k->ld + (k->a->heads + k->kv) * k->d; }
-static int64_t v_at(const Task *k) { return k->b * k->t * k->ld + (k->a->heads + k->a->kv_heads + k->kv) * k->d; }
-static int64_t o_at(const Task *k, int64_t head) { return (k->b * k->t * k->a->heads + head) * k->d; }
-static int64_t o_ld(const Task *k) { return (int64_t)k->a->heads * k->d; }
+static int64_t k_at(const Task *k) { return k->b * k->t * k->ld + (k->heads + k->kv) * k->d; }
+static int64_t v_at(const Task *k) { return k->b * k->t * k->ld + (k->heads + k->kv_heads + k->kv) * k->d; }
+static int64_t o_at(const Task *k, int64_t head) { return (k->b * k->t * k->heads + head) * k->d; }
+static int64_t o_ld(const Task *k) { return k->heads * k->d; }
+static int64_t stats_at(const Task *k, int64_t head) { return (k->b * k->heads + head) * k->t; }
+
+/* The first key that new query i sees behind `past` cached ones. */
+static int64_t first_key(const Task *k, int64_t past, int64_t i) {
+    int64_t first = k->window && past + i >= k->window ? past + i + 1 - k->window : 0;
+    return k->starts && k->starts[i] > first ? k->starts[i] : first;
+}
+static int64_t vec_floor(int64_t n) { return n / VEC * VEC; }
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
-static void plan_blocked(Node *node, AttentionArgs *a) {
+static void plan_blocked(Node *node, CpuAttention *a) {
     const Tensor *qkv = node->in[QKV];
     DType type = qkv->dtype;
-    int64_t t = qkv->shape[1], ld = qkv->shape[2], d = a->head_dim, ldo = (int64_t)a->heads * d, m = QUERY_BLOCK;
+    int64_t t = qkv->shape[1], ld = qkv->shape[2], d = a->args.shape.head_dim, m = QUERY_BLOCK;
+    int64_t ldo = a->args.shape.heads * d;
     int64_t ldp = type == DTYPE_F32 ? t : 2 * t; /* P lies in S's place; bf16 rows fill half of their fp32 rows */
     a->scores = (Gemm){
         .m = m, .n = t, .k = d, .type = type, .out_type = DTYPE_F32, .trans_b = true, .lda = ld, .ldb = ld, .ldc = t};
@@ -112,25 +151,26 @@ static void plan_blocked(Node *node, AttentionArgs *a) {
 }
 
 static Status plan(Node *node) {
-    AttentionArgs *a = (AttentionArgs *)node->args;
+    CpuAttention *a = (CpuAttention *)node->args;
+    const AttentionShape *shape = &a->args.shape;
     const Tensor *qkv = node->in[QKV], *cache = node->in[CACHE];
     if (qkv->dtype != DTYPE_F32 && qkv->dtype != DTYPE_BF16)
         return FAIL(TANE_EUNSUPPORTED, "attention: no %s kernel on the CPU; use fp32 or bf16", dtype_name(qkv->dtype));
     if (node->live && cache) return FAIL(TANE_EUNSUPPORTED, "attention: no gradient through a KV cache");
     if (node->grad_in[QKV] == GRAD_ADD) return FAIL(TANE_EUNSUPPORTED, "attention: qkv may have one consumer only");
-    int64_t t = qkv->shape[1], d = a->head_dim, dp = vec_round(d);
+    int64_t t = qkv->shape[1], d = shape->head_dim, dp = vec_round(d);
     a->keys = cache ? cache->shape[1] : t;
-    a->blocked = !cache && t >= BLOCKED_FROM && a->dropout == 0.0f;
+    a->blocked = !cache && t >= BLOCKED_FROM && shape->dropout == 0.0f;
     if (node->live) {
-        int64_t shape[] = {qkv->shape[0], a->heads, t};
-        TRY_RETURN(node_save(node, DTYPE_F32, 3, shape));
+        int64_t stats[] = {qkv->shape[0], shape->heads, t};
+        TRY_RETURN(node_save(node, DTYPE_F32, 3, stats));
         node->backward_reads_in = 1u << QKV;
         node->backward_reads_out = 1;
     }
     if (a->blocked) {
         plan_blocked(node, a);
     } else {
-        int64_t keys = vec_round(a->keys);
+        int64_t keys = attention_mask_row(a->keys);
         size_t floats = (size_t)(keys * (2 * d + 2 * dp) + t * (2 * dp + 2 * keys)); /* KT, VT, K, V; Q, O; P, mask */
         if (node->live) floats += (size_t)(t * (2 * dp + keys) + 2 * keys * dp);     /* dO, dQ, dP; dK, dV */
         a->per_thread = round64(floats * 4);
@@ -139,21 +179,24 @@ static Status plan(Node *node) {
     return TANE_OK;
 }
 
-/* Softmax of the first `seen` scores of a row, the rest up to `width` zero; returns log(sum(exp)). */
-static float softmax_row(float *restrict s, int64_t seen, int64_t width, float scale) {
+/* Softmax of the scores [first, seen) of a row, the others up to `width` zero; returns log(sum(exp)). */
+static float softmax_row(float *restrict s, int64_t first, int64_t seen, int64_t width, float scale) {
     float top = -INFINITY, sum = 0;
-    int64_t n = vec_round(seen) < width ? vec_round(seen) : width; /* whole vectors: e^-Inf is 0 */
+    int64_t m = vec_floor(first),
+            n = vec_round(seen) < width ? vec_round(seen) : width; /* whole vectors: e^-Inf is 0 */
+    for (int64_t j = m; j < first; j++) s[j] = -INFINITY;
     for (int64_t j = seen; j < n; j++) s[j] = -INFINITY;
 #pragma omp simd reduction(max : top)
-    for (int64_t j = 0; j < n; j++) top = s[j] > top ? s[j] : top;
+    for (int64_t j = m; j < n; j++) top = s[j] > top ? s[j] : top;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < n; j++) {
+    for (int64_t j = m; j < n; j++) {
         s[j] = exp_f32((s[j] - top) * scale);
         sum += s[j];
     }
     float inverse = 1.0f / sum;
 #pragma omp simd
-    for (int64_t j = 0; j < n; j++) s[j] *= inverse;
+    for (int64_t j = m; j < n; j++) s[j] *= inverse;
+    for (int64_t j = 0; j < m; j++) s[j] = 0.0f;
     for (int64_t j = n; j < width; j++) s[j] = 0.0f;
     return logf(sum) + top * scale;
 }
@@ -167,9 +210,9 @@ typedef struct Direct {
 } Direct;
 
 static Direct direct_scratch(const Node *node) {
-    const AttentionArgs *a = node->args;
-    int64_t t = node->in[QKV]->shape[1], d = a->head_dim;
-    Direct s = {.keys = vec_round(a->keys), .dp = vec_round(d)};
+    const CpuAttention *a = node->args;
+    int64_t t = node->in[QKV]->shape[1], d = a->args.shape.head_dim;
+    Direct s = {.keys = attention_mask_row(a->keys), .dp = vec_round(d)};
     float *at = (float *)((char *)node->scratch + a->per_thread * (size_t)omp_get_thread_num());
     s.kt = at;
     s.vt = s.kt + s.keys * d;
@@ -218,7 +261,7 @@ static int64_t load_keys(const Node *node, const Task *task, Direct *s) {
     int64_t d = task->d, rows = task->t;
     if (cache) {
         int64_t past = ((const int32_t *)node->in[PAST]->data)[task->b], ld = tensor_width(cache);
-        int64_t first = task->b * cache->shape[1] * ld + task->kv * d, v_first = first + task->a->kv_heads * d;
+        int64_t first = task->b * cache->shape[1] * ld + task->kv * d, v_first = first + task->kv_heads * d;
         size_t bytes = (size_t)d * dtype_size(task->type);
         for (int64_t i = 0; i < task->t; i++) {
             memcpy(row_at_mut(cache->data, task->type, first + (past + i) * ld),
@@ -238,30 +281,54 @@ static int64_t load_keys(const Node *node, const Task *task, Direct *s) {
 }
 
 static void mask_head(const Node *node, const TapeRun *run, const Task *task, int64_t head, const Direct *s) {
-    int64_t first = ((task->b * task->a->heads + head) * task->t) * s->keys;
-    dropout_mask(s->mask, task->t * s->keys, first, task->a->dropout, node, run);
+    dropout_mask(s->mask, task->t * s->keys, stats_at(task, head) * s->keys, task->dropout, node, run);
 }
 
 static void direct_forward(const Node *node, const TapeRun *run, int64_t index) {
     Task task = task_at(node, index);
     Direct s = direct_scratch(node);
     int64_t rows = load_keys(node, &task, &s), past = rows - task.t, seen = vec_round(rows), d = task.d;
-    bool dropout = run->training && task.a->dropout > 0.0f;
-    float scale = 1.0f / sqrtf((float)d), *stats = node->n_saved ? node->saved[SAVED_STATS]->data : NULL;
+    bool dropout = run->training && task.dropout > 0.0f;
+    float *stats = node->n_saved ? node->saved[SAVED_STATS]->data : NULL;
     for (int64_t g = 0; g < task.group; g++) {
         int64_t head = task.kv * task.group + g;
         load_head(s.q, s.dp, node->in[QKV]->data, task.type, q_at(&task, head), task.ld, task.t, d);
         small_product(task.t, seen, d, s.q, s.dp, 1, s.kt, s.keys, s.p, s.keys, false);
         if (dropout) mask_head(node, run, &task, head, &s);
         for (int64_t i = 0; i < task.t; i++) {
-            float lse = softmax_row(s.p + i * s.keys, past + i + 1, seen, scale);
-            if (stats) stats[(task.b * task.a->heads + head) * task.t + i] = lse;
+            int64_t first = first_key(&task, past, i);
+            float lse = softmax_row(s.p + i * s.keys, first, past + i + 1, seen, task.scale);
+            if (stats) stats[stats_at(&task, head) + i] = lse;
             if (dropout)
-                for (int64_t j = 0; j <= past + i; j++) s.p[i * s.keys + j] *= s.mask[i * s.keys + j];
+                for (int64_t j = first; j <= past + i; j++) s.p[i * s.keys + j] *= s.mask[i * s.keys + j];
         }
         small_product(task.t, s.dp, rows, s.p, s.keys, 1, s.v, s.dp, s.o, s.dp, false);
         store_head(node->out[0]->data, task.type, o_at(&task, head), o_ld(&task), s.o, s.dp, task.t, d);
     }
+}
+
+/* P mask and dS of one query, in place of its scores and dP; 0 where it sees no key. */
+static void direct_slopes(const Direct *s, int64_t i, int64_t first, float lse, float scale, bool dropout) {
+    float *restrict p = s->p + i * s->keys, *restrict d_p = s->d_p + i * s->keys, delta = 0;
+    const float *restrict mask = s->mask + i * s->keys, *o = s->o + i * s->dp, *d_o = s->d_o + i * s->dp;
+#pragma omp simd reduction(+ : delta)
+    for (int64_t j = 0; j < s->dp; j++) delta += o[j] * d_o[j];
+    if (dropout) {
+        for (int64_t j = first; j <= i; j++) {
+            float weight = exp_f32(p[j] * scale - lse);
+            d_p[j] = scale * weight * (mask[j] * d_p[j] - delta);
+            p[j] = weight * mask[j];
+        }
+    } else {
+        int64_t n = vec_round(i + 1); /* whole vectors; what lies outside goes below */
+#pragma omp simd
+        for (int64_t j = vec_floor(first); j < n; j++) {
+            p[j] = exp_f32(p[j] * scale - lse);
+            d_p[j] = scale * p[j] * (d_p[j] - delta);
+        }
+    }
+    for (int64_t j = 0; j < first; j++) p[j] = d_p[j] = 0.0f;
+    for (int64_t j = i + 1; j < s->keys; j++) p[j] = d_p[j] = 0.0f;
 }
 
 static void direct_backward(const Node *node, const TapeRun *run, int64_t index) {
@@ -270,8 +337,7 @@ static void direct_backward(const Node *node, const TapeRun *run, int64_t index)
     int64_t t = task.t, d = task.d;
     load_keys(node, &task, &s);
     transpose_head(s.vt, s.keys, s.v, s.dp, t, d);
-    bool dropout = run->training && task.a->dropout > 0.0f;
-    float scale = 1.0f / sqrtf((float)d);
+    bool dropout = run->training && task.dropout > 0.0f;
     const float *stats = node->saved[SAVED_STATS]->data;
     void *d_qkv = node->in[QKV]->grad->data;
     for (int64_t g = 0; g < task.group; g++) {
@@ -282,28 +348,8 @@ static void direct_backward(const Node *node, const TapeRun *run, int64_t index)
         small_product(t, s.keys, d, s.q, s.dp, 1, s.kt, s.keys, s.p, s.keys, false);
         small_product(t, s.keys, d, s.d_o, s.dp, 1, s.vt, s.keys, s.d_p, s.keys, false);
         if (dropout) mask_head(node, run, &task, head, &s);
-        for (int64_t i = 0; i < t; i++) {
-            float lse = stats[(task.b * task.a->heads + head) * t + i], delta = 0;
-            float *restrict p = s.p + i * s.keys, *restrict d_p = s.d_p + i * s.keys;
-            const float *restrict mask = s.mask + i * s.keys, *o = s.o + i * s.dp, *d_o = s.d_o + i * s.dp;
-#pragma omp simd reduction(+ : delta)
-            for (int64_t j = 0; j < s.dp; j++) delta += o[j] * d_o[j];
-            if (dropout) {
-                for (int64_t j = 0; j <= i; j++) {
-                    float weight = exp_f32(p[j] * scale - lse);
-                    d_p[j] = scale * weight * (mask[j] * d_p[j] - delta);
-                    p[j] = weight * mask[j];
-                }
-            } else {
-                int64_t n = vec_round(i + 1); /* whole vectors; what lies behind the diagonal goes below */
-#pragma omp simd
-                for (int64_t j = 0; j < n; j++) {
-                    p[j] = exp_f32(p[j] * scale - lse);
-                    d_p[j] = scale * p[j] * (d_p[j] - delta);
-                }
-            }
-            for (int64_t j = i + 1; j < s.keys; j++) p[j] = d_p[j] = 0.0f;
-        }
+        for (int64_t i = 0; i < t; i++)
+            direct_slopes(&s, i, first_key(&task, 0, i), stats[stats_at(&task, head) + i], task.scale, dropout);
         small_product(t, s.dp, t, s.d_p, s.keys, 1, s.k, s.dp, s.d_q, s.dp, false);
         small_product(t, s.dp, t, s.d_p, 1, s.keys, s.q, s.dp, s.d_k, s.dp, g > 0);
         small_product(t, s.dp, t, s.p, 1, s.keys, s.d_o, s.dp, s.d_v, s.dp, g > 0);
@@ -330,64 +376,67 @@ static void narrow_rows(float *s, int64_t ld, int64_t rows, int64_t n, DType typ
 static Status blocked_forward(const Node *node, const TapeRun *run, int64_t index) {
     (void)run;
     Task task = task_at(node, index);
-    const AttentionArgs *a = task.a;
+    const CpuAttention *a = task.plan;
     float *s = (float *)((char *)node->scratch + a->per_thread * (size_t)omp_get_thread_num());
     void *gemm = (char *)s + a->per_thread - round64(a->gemm);
-    float scale = 1.0f / sqrtf((float)task.d), *stats = node->n_saved ? node->saved[SAVED_STATS]->data : NULL;
+    float *stats = node->n_saved ? node->saved[SAVED_STATS]->data : NULL;
     const void *qkv = node->in[QKV]->data;
     for (int64_t head = task.kv * task.group; head < (task.kv + 1) * task.group; head++)
         for (int64_t from = 0; from < task.t; from += QUERY_BLOCK) {
-            int64_t m = task.t - from < QUERY_BLOCK ? task.t - from : QUERY_BLOCK, seen = from + m;
+            int64_t m = task.t - from < QUERY_BLOCK ? task.t - from : QUERY_BLOCK;
+            int64_t low = vec_floor(first_key(&task, 0, from)), seen = from + m - low; /* the block's keys */
             Gemm g = a->scores;
             g.m = m;
             g.n = seen;
             TRY_RETURN(gemm_run(&g, row_at(qkv, task.type, q_at(&task, head) + from * task.ld),
-                                row_at(qkv, task.type, k_at(&task)), s, NULL, gemm));
-            for (int64_t i = 0; i < m; i++) {
-                float lse = softmax_row(s + i * task.t, from + i + 1, seen, scale);
-                if (stats) stats[(task.b * a->heads + head) * task.t + from + i] = lse;
+                                row_at(qkv, task.type, k_at(&task) + low * task.ld), s, NULL, gemm));
+            for (int64_t i = from; i < from + m; i++) {
+                float lse = softmax_row(s + (i - from) * task.t, first_key(&task, 0, i) - low, i + 1 - low, seen,
+                                        task.scale);
+                if (stats) stats[stats_at(&task, head) + i] = lse;
             }
             narrow_rows(s, task.t, m, seen, task.type);
             g = a->values;
             g.m = m;
             g.k = seen;
-            TRY_RETURN(gemm_run(&g, s, row_at(qkv, task.type, v_at(&task)),
+            TRY_RETURN(gemm_run(&g, s, row_at(qkv, task.type, v_at(&task) + low * task.ld),
                                 row_at_mut(node->out[0]->data, task.type, o_at(&task, head) + from * o_ld(&task)), NULL,
                                 gemm));
         }
     return TANE_OK;
 }
 
-/* P and dS of a block of queries from scores and dP. */
-static void block_slopes(const Node *node, const Task *task, int64_t head, int64_t from, int64_t m, float *p,
-                         float *d_p) {
-    float scale = 1.0f / sqrtf((float)task->d);
-    const float *stats = (const float *)node->saved[SAVED_STATS]->data + (task->b * task->a->heads + head) * task->t;
+/* P and dS of m queries over the keys from `low` on, in place of scores and dP. */
+static void block_slopes(const Node *node, const Task *task, int64_t head, int64_t from, int64_t m, int64_t low,
+                         float *p, float *d_p) {
+    const float *stats = (const float *)node->saved[SAVED_STATS]->data + stats_at(task, head);
     const void *o = node->out[0]->data, *d_o = node->out[0]->grad->data;
-    float a[256], b[256];
-    for (int64_t i = 0; i < m; i++) {
-        float delta = 0, lse = stats[from + i];
+    float a[256], b[256], scale = task->scale;
+    for (int64_t i = from; i < from + m; i++) {
+        float delta = 0, lse = stats[i];
         for (int64_t j = 0; j < task->d; j += 256) {
-            int64_t n = task->d - j < 256 ? task->d - j : 256, at = o_at(task, head) + (from + i) * o_ld(task) + j;
+            int64_t n = task->d - j < 256 ? task->d - j : 256, at = o_at(task, head) + i * o_ld(task) + j;
             load_row(a, row_at(o, task->type, at), task->type, n);
             load_row(b, row_at(d_o, task->type, at), task->type, n);
 #pragma omp simd reduction(+ : delta)
             for (int64_t e = 0; e < n; e++) delta += a[e] * b[e];
         }
-        float *restrict pi = p + i * task->t, *restrict di = d_p + i * task->t;
+        float *restrict pi = p + (i - from) * task->t, *restrict di = d_p + (i - from) * task->t;
+        int64_t first = first_key(task, 0, i) - low;
+        for (int64_t j = 0; j < first; j++) pi[j] = di[j] = 0.0f;
 #pragma omp simd
-        for (int64_t j = 0; j <= from + i; j++) {
+        for (int64_t j = first; j <= i - low; j++) {
             pi[j] = exp_f32(pi[j] * scale - lse);
             di[j] = scale * pi[j] * (di[j] - delta);
         }
-        for (int64_t j = from + i + 1; j < from + m; j++) pi[j] = di[j] = 0.0f;
+        for (int64_t j = i + 1 - low; j < from + m - low; j++) pi[j] = di[j] = 0.0f;
     }
 }
 
 static Status blocked_backward(const Node *node, const TapeRun *run, int64_t index) {
     (void)run;
     Task task = task_at(node, index);
-    const AttentionArgs *a = task.a;
+    const CpuAttention *a = task.plan;
     int64_t t = task.t, d = task.d;
     char *at = (char *)node->scratch + a->per_thread * (size_t)omp_get_thread_num();
     float *p = (float *)at, *d_p = p + round64((size_t)(QUERY_BLOCK * t) * 4) / 4;
@@ -399,32 +448,35 @@ static Status blocked_backward(const Node *node, const TapeRun *run, int64_t ind
     memset(d_v, 0, (size_t)(t * d) * 4);
     for (int64_t head = task.kv * task.group; head < (task.kv + 1) * task.group; head++)
         for (int64_t from = 0; from < t; from += QUERY_BLOCK) {
-            int64_t m = t - from < QUERY_BLOCK ? t - from : QUERY_BLOCK, seen = from + m;
+            int64_t m = t - from < QUERY_BLOCK ? t - from : QUERY_BLOCK;
+            int64_t low = vec_floor(first_key(&task, 0, from)), seen = from + m - low;
+            const void *k = row_at(qkv, task.type, k_at(&task) + low * task.ld);
+            const void *v = row_at(qkv, task.type, v_at(&task) + low * task.ld);
             const void *q_block = row_at(qkv, task.type, q_at(&task, head) + from * task.ld);
             const void *d_o_block = row_at(d_o, task.type, o_at(&task, head) + from * o_ld(&task));
             Gemm g = a->scores;
             g.m = m;
             g.n = seen;
-            TRY_RETURN(gemm_run(&g, q_block, row_at(qkv, task.type, k_at(&task)), p, NULL, gemm));
+            TRY_RETURN(gemm_run(&g, q_block, k, p, NULL, gemm));
             g = a->d_p;
             g.m = m;
             g.n = seen;
-            TRY_RETURN(gemm_run(&g, d_o_block, row_at(qkv, task.type, v_at(&task)), d_p, NULL, gemm));
-            block_slopes(node, &task, head, from, m, p, d_p);
+            TRY_RETURN(gemm_run(&g, d_o_block, v, d_p, NULL, gemm));
+            block_slopes(node, &task, head, from, m, low, p, d_p);
             narrow_rows(p, t, m, seen, task.type);
             narrow_rows(d_p, t, m, seen, task.type);
             g = a->d_q;
             g.m = m;
             g.k = seen;
-            TRY_RETURN(gemm_run(&g, d_p, row_at(qkv, task.type, k_at(&task)),
-                                row_at_mut(d_qkv, task.type, q_at(&task, head) + from * task.ld), NULL, gemm));
+            TRY_RETURN(
+                gemm_run(&g, d_p, k, row_at_mut(d_qkv, task.type, q_at(&task, head) + from * task.ld), NULL, gemm));
             g = a->d_k;
             g.m = seen;
             g.k = m;
             g.ldb = task.ld;
-            TRY_RETURN(gemm_run(&g, d_p, q_block, d_k, NULL, gemm));
+            TRY_RETURN(gemm_run(&g, d_p, q_block, d_k + low * d, NULL, gemm));
             g.ldb = o_ld(&task);
-            TRY_RETURN(gemm_run(&g, p, d_o_block, d_v, NULL, gemm));
+            TRY_RETURN(gemm_run(&g, p, d_o_block, d_v + low * d, NULL, gemm));
         }
     store_head(d_qkv, task.type, k_at(&task), task.ld, d_k, d, t, d);
     store_head(d_qkv, task.type, v_at(&task), task.ld, d_v, d, t, d);
@@ -445,10 +497,23 @@ static Status check_past(const Node *node) {
     return TANE_OK;
 }
 
+static Status check_starts(const Node *node) {
+    const Tensor *starts = node->in[STARTS];
+    if (!starts) return TANE_OK;
+    for (int64_t b = 0; b < starts->shape[0]; b++) {
+        const int32_t *row = (const int32_t *)starts->data + b * starts->shape[1];
+        for (int64_t i = 0; i < starts->shape[1]; i++)
+            if (row[i] < (i ? row[i - 1] : 0) || row[i] > i)
+                return FAIL(TANE_EINVAL, "attention: row %lld, position %lld: start %d is not in %d..%lld",
+                            (long long)b, (long long)i, row[i], i ? row[i - 1] : 0, (long long)i);
+    }
+    return TANE_OK;
+}
+
 /* Runs all tasks; the first error of any thread is the result. */
 static Status run_tasks(const Node *node, const TapeRun *run, bool is_backward) {
-    const AttentionArgs *a = node->args;
-    int64_t tasks = node->in[QKV]->shape[0] * a->kv_heads;
+    const CpuAttention *a = node->args;
+    int64_t tasks = node->in[QKV]->shape[0] * a->args.shape.kv_heads;
     ErrorCopy error = {0};
 #pragma omp parallel for schedule(static) if (tasks > 1)
     for (int64_t i = 0; i < tasks; i++) {
@@ -465,6 +530,7 @@ static Status run_tasks(const Node *node, const TapeRun *run, bool is_backward) 
 
 static Status forward(const Node *node, const TapeRun *run) {
     TRY_RETURN(check_past(node));
+    TRY_RETURN(check_starts(node));
     return run_tasks(node, run, false);
 }
 

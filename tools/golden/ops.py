@@ -154,15 +154,22 @@ rope(1, 1, 1, 1, 2)
 rope(2, 4, 2, 2, 16)
 
 
-# attention, args [heads, KV heads, head_dim]: x = qkv -> y
-def attention(b, t, h, kv, d, scale=1.0):
+# attention, args [heads, KV heads, head_dim, scale (0: 1 / sqrt(head_dim)), window (0: none)]: x = qkv, starts -> y
+def attention(b, t, h, kv, d, sharp=1.0, scale=0.0, window=0, starts=None):
+    i, j = torch.arange(t)[:, None], torch.arange(t)[None]
+    seen = (j <= i) & (j > i - (window or t))
+    seen = seen if starts is None else (seen & (j >= torch.tensor(starts)[:, :, None]))[:, None]
+    masked = window or starts is not None
+
     def run(x):
         x = x.view(b, t, h + 2 * kv, d).transpose(1, 2)
         q, k, v = x[:, :h], x[:, h : h + kv], x[:, h + kv :]
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        how = {"attn_mask": seen} if masked else {"is_causal": True}
+        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=True, scale=scale or None, **how)
         return y.transpose(1, 2).reshape(b, t, h * d)
 
-    record("attention", run, {"x": normal(b, t, (h + 2 * kv) * d, scale=scale)}, [h, kv, d])
+    plain = None if starts is None else {"starts": torch.tensor(starts, dtype=torch.int32)}
+    record("attention", run, {"x": normal(b, t, (h + 2 * kv) * d, scale=sharp)}, [h, kv, d, scale, window], plain)
 
 
 attention(2, 5, 2, 2, 8)
@@ -171,7 +178,7 @@ attention(2, 7, 4, 2, 5)
 attention(1, 17, 3, 1, 16)
 attention(1, 16, 1, 1, 3)
 attention(2, 2, 6, 3, 1)
-attention(1, 9, 2, 1, 33, scale=4.0)  # sharp softmax
+attention(1, 9, 2, 1, 33, sharp=4.0)  # sharp softmax
 attention(1, 65, 2, 1, 8)  # from here the blocked kernel
 attention(1, 64, 1, 1, 4)
 attention(1, 130, 2, 2, 3)
@@ -210,6 +217,13 @@ cross_entropy(1, 3, 4, 1, masked=0.0)  # one class: the loss is zero
 cross_entropy(3, 4, 17, 61, masked=0.0, smoothing=0.3, grad_scale=1.0)
 cross_entropy(2, 3, 5, 7, masked=1.0)  # nothing to train on
 cross_entropy(1, 6, 33, 35, scale=5.0)  # far from uniform
+
+# More of attention, at the end so that what is above keeps its numbers.
+attention(2, 11, 2, 1, 6, scale=0.25, window=4)
+attention(1, 70, 2, 1, 4, window=20)
+attention(2, 9, 2, 1, 8, starts=[[0, 0, 2, 2, 2, 5, 6, 6, 6], [0] * 9])
+attention(1, 140, 1, 1, 4, starts=[[0] * 33 + [33] + [34] * 94 + [128] * 12])
+attention(1, 66, 2, 2, 4, window=9, starts=[[0] * 20 + [20] * 46])
 
 versions = {"torch": torch.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
 save_file(tensors, OUT, {"format": "pt", **versions})

@@ -1,19 +1,17 @@
 /* Final linear layer and cross-entropy as one op: the logits exist for a chunk of rows at a time.
  *
  *   logits = x w^T;  p = softmax(logits);  loss = -(1 - s) log p[label] - s mean_v log p[v]      (s = label smoothing)
- *   dlogits = grad_scale (p - (1 - s) onehot(label) - s / V);  dx = dlogits w;  dw = dlogits^T x
+ *   dlogits = scale (p - (1 - s) onehot(label) - s / V);  dx = dlogits w;  dw = dlogits^T x
+ *   scale = grad_scale, times the loss scale where there is one
  *
  * Since nothing lies behind the loss, its gradients are made in the forward, chunk by chunk, while the logits are there
  * (Hsu et al. 2024, "Liger Kernel"): dw goes to its place at once, dx waits in a saved tensor for backward. Only rows
  * with a label are computed: they are gathered in front of the products.
  */
-#include "device/gemm.h"
+#include "ops/cross_entropy.h"
 #include "ops/node.h"
-#include "ops/ops.h"
 #include "ops/simd.h"
 
-enum { X, W, LABELS };
-enum { LOSSES, HITS };
 enum { SAVED_DX, SAVED_ROWS };
 enum { PART = 1024 }; /* terms of a sum in fp32 */
 
@@ -23,15 +21,9 @@ static const size_t CHUNK_BYTES = (size_t)256 << 20;
 /* Classes of a product for dx. */
 enum { SLICE = 4096 };
 
-typedef struct CrossEntropyArgs {
-    float smoothing;
-    int64_t chunk; /* rows */
-    Gemm logits, dx, dw;
-    size_t gathered, gemm; /* scratch offsets; logits come first */
-} CrossEntropyArgs;
-
 #ifdef OP_FRONT
-Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float smoothing, Tensor **hits_out) {
+Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float smoothing, Tensor *loss_scale,
+                         Tensor **hits_out) {
     if (!tape_ok(t)) return NULL;
     if (w->rank != 2 || tensor_width(x) != w->shape[1] || tensor_rows(x) != tensor_count(labels))
         return tape_fail(t, "cross_entropy: x must be (B, T, C), w (V, C), labels (B, T)");
@@ -39,11 +31,14 @@ Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float sm
         return tape_fail(
             t, "cross_entropy: %lld classes, label smoothing %g; at least one class and smoothing in [0, 1] are needed",
             (long long)w->shape[0], (double)smoothing);
+    if (loss_scale && (loss_scale->dtype != DTYPE_F32 || tensor_count(loss_scale) < 1))
+        return tape_fail(t, "cross_entropy: the loss scale must be a number in fp32");
     CrossEntropyArgs args = {.smoothing = smoothing};
     Tensor *losses = tape_activation(t, "losses", DTYPE_F32, labels->rank, labels->shape);
     Tensor *hits = hits_out ? tape_activation(t, "hits", DTYPE_I32, labels->rank, labels->shape) : NULL;
-    Tensor *in[] = {x, w, labels}, *out[] = {losses, hits};
-    Node *node = tape_record(t, OP_cross_entropy, &args, sizeof args, in, 3, out, 2);
+    Tensor *in[] = {x, w, labels, loss_scale}, *out[] = {losses, hits};
+    Node *node = tape_record(t, OP_cross_entropy, &args, sizeof args, in, CROSS_ENTROPY_INPUTS, out,
+                             CROSS_ENTROPY_OUTPUTS);
     if (!node) return NULL;
     losses->keep = true;
     if (hits) hits->keep = true;
@@ -72,54 +67,57 @@ static Status plan(Node *node) {
     if ((type != DTYPE_F32 && type != DTYPE_BF16) || w->dtype != type)
         return FAIL(TANE_EUNSUPPORTED, "cross_entropy: no CPU kernel for %s x %s", dtype_name(type),
                     dtype_name(w->dtype));
+    if (node->grad_in[W] && w->grad->dtype != DTYPE_F32)
+        return FAIL(TANE_EUNSUPPORTED, "cross_entropy: %s gradients need a GPU; on the CPU they are fp32",
+                    dtype_name(w->grad->dtype));
     int64_t rows = tensor_rows(x), c = tensor_width(x), v = w->shape[0];
     int threads = omp_get_max_threads();
     a->chunk = chunk_rows(rows, v);
-    a->logits = (Gemm){.m = a->chunk,
-                       .n = v,
-                       .k = c,
-                       .type = type,
-                       .out_type = DTYPE_F32,
-                       .trans_b = true,
-                       .lda = c,
-                       .ldb = c,
-                       .ldc = v};
+    a->cpu.logits = (Gemm){.m = a->chunk,
+                           .n = v,
+                           .k = c,
+                           .type = type,
+                           .out_type = DTYPE_F32,
+                           .trans_b = true,
+                           .lda = c,
+                           .ldb = c,
+                           .ldc = v};
     /* dlogits lie in their logits' place: in bf16 each row fills the first half of its fp32 row. */
     int64_t ld = type == DTYPE_F32 ? v : 2 * v;
-    a->dx = (Gemm){.m = a->chunk,
-                   .n = c,
-                   .k = v < SLICE ? v : SLICE,
-                   .type = type,
-                   .out_type = DTYPE_F32,
-                   .lda = ld,
-                   .ldb = c,
-                   .ldc = c,
-                   .accumulate = true};
-    a->dw = (Gemm){.m = v,
-                   .n = c,
-                   .k = a->chunk,
-                   .type = type,
-                   .out_type = DTYPE_F32,
-                   .trans_a = true,
-                   .lda = ld,
-                   .ldb = c,
-                   .ldc = c,
-                   .accumulate = true};
-    a->gathered = round64((size_t)(a->chunk * v) * 4);
-    a->gemm = a->gathered + round64((size_t)(a->chunk * c) * dtype_size(type));
-    size_t gemm = gemm_scratch(&a->logits, threads);
+    a->cpu.dx = (Gemm){.m = a->chunk,
+                       .n = c,
+                       .k = v < SLICE ? v : SLICE,
+                       .type = type,
+                       .out_type = DTYPE_F32,
+                       .lda = ld,
+                       .ldb = c,
+                       .ldc = c,
+                       .accumulate = true};
+    a->cpu.dw = (Gemm){.m = v,
+                       .n = c,
+                       .k = a->chunk,
+                       .type = type,
+                       .out_type = DTYPE_F32,
+                       .trans_a = true,
+                       .lda = ld,
+                       .ldb = c,
+                       .ldc = c,
+                       .accumulate = true};
+    a->cpu.gathered = round64((size_t)(a->chunk * v) * 4);
+    a->cpu.gemm = a->cpu.gathered + round64((size_t)(a->chunk * c) * dtype_size(type));
+    size_t gemm = gemm_scratch(&a->cpu.logits, threads);
     int64_t shape[] = {rows, c}, count[] = {rows + 1};
     if (node->live) {
-        Gemm first_dx = a->dx, first_dw = a->dw;
+        Gemm first_dx = a->cpu.dx, first_dw = a->cpu.dw;
         first_dx.accumulate = first_dw.accumulate = false;
-        gemm = most(gemm, most(gemm_scratch(&a->dx, threads), gemm_scratch(&first_dx, threads)));
-        gemm = most(gemm, most(gemm_scratch(&a->dw, threads), gemm_scratch(&first_dw, threads)));
+        gemm = most(gemm, most(gemm_scratch(&a->cpu.dx, threads), gemm_scratch(&first_dx, threads)));
+        gemm = most(gemm, most(gemm_scratch(&a->cpu.dw, threads), gemm_scratch(&first_dw, threads)));
         TRY_RETURN(node_save(node, DTYPE_F32, 2, shape));
     } else {
         TRY_RETURN(node_save(node, DTYPE_F32, 0, NULL));
     }
     TRY_RETURN(node_save(node, DTYPE_I32, 1, count)); /* rows that have a label; the last element counts them */
-    node->scratch_bytes = a->gemm + gemm;
+    node->scratch_bytes = a->cpu.gemm + gemm;
     return TANE_OK;
 }
 
@@ -192,7 +190,7 @@ static Status input_gradient(const Node *node, const float *z, int64_t from, int
     const CrossEntropyArgs *a = node->args;
     const Tensor *w = node->in[W];
     int64_t v = w->shape[0], c = w->shape[1];
-    Gemm g = a->dx;
+    Gemm g = a->cpu.dx;
     g.m = m;
     for (int64_t k = 0; k < v; k += SLICE) {
         g.k = v - k < SLICE ? v - k : SLICE;
@@ -210,8 +208,10 @@ static Status forward(const Node *node, const TapeRun *run) {
     float *losses = node->out[LOSSES]->data, *z = node->scratch;
     int32_t *hits = node->out[HITS] ? node->out[HITS]->data : NULL, *which = node->saved[SAVED_ROWS]->data;
     char *scratch = node->scratch;
-    void *gathered = scratch + a->gathered, *gemm = scratch + a->gemm;
+    void *gathered = scratch + a->cpu.gathered, *gemm = scratch + a->cpu.gemm;
     int64_t rows = tensor_rows(x), v = w->shape[0];
+    const Tensor *loss_scale = node->in[LOSS_SCALE];
+    float scale = run->grad_scale * (loss_scale ? *(const float *)loss_scale->data : 1.0f);
     bool want_dx = node->live && node->grad_in[X], want_dw = node->live && node->grad_in[W];
     int32_t n = 0;
     for (int64_t i = 0; i < rows; i++) {
@@ -229,17 +229,17 @@ static Status forward(const Node *node, const TapeRun *run) {
     for (int64_t from = 0; from < n; from += a->chunk) {
         int64_t m = n - from < a->chunk ? n - from : a->chunk;
         const void *inputs = gather(x, which + from, m, gathered);
-        Gemm g = a->logits;
+        Gemm g = a->cpu.logits;
         g.m = m;
         TRY_RETURN(gemm_run(&g, inputs, w->data, z, NULL, gemm));
 #pragma omp parallel for schedule(static) if (m * v > 4096)
         for (int64_t i = 0; i < m; i++) {
             int64_t row = which[from + i];
-            losses[row] = loss_row(z + i * v, v, labels[row], a->smoothing, want_dx || want_dw, run->grad_scale,
-                                   x->dtype, hits ? hits + row : NULL);
+            losses[row] = loss_row(z + i * v, v, labels[row], a->smoothing, want_dx || want_dw, scale, x->dtype,
+                                   hits ? hits + row : NULL);
         }
         if (want_dw) {
-            g = a->dw;
+            g = a->cpu.dw;
             g.k = m;
             g.accumulate = from > 0 || node_adds(node, W, run);
             TRY_RETURN(gemm_run(&g, z, inputs, node->in[W]->grad->data, NULL, gemm));

@@ -5,9 +5,10 @@
 #   make setup        install what is missing         make sanitize     tests under ASan and UBSan
 #   make bench        speed beside the peers          make fault        every allocation and disk call made to fail
 #   make docs         docs/options.md                 make clean
+#   make bundle       a folder that runs anywhere     make gpu-test, make gpu-bench   on a machine with a GPU
 #
 # V=1 shows whole commands. BUILD=dir builds elsewhere (objects, tests and the program); CC and CXX may be gcc or clang;
-# OPT and EXTRA are added to the flags; WERROR= lets a newer compiler's new warnings pass. A change of flags rebuilds.
+# OPT and EXTRA are added to the flags; CUDA= builds without CUDA even where nvcc is; CUDA_ARCHS="80 90" for fewer GPUs; WERROR= lets a newer compiler's new warnings pass. A change of flags rebuilds.
 
 BUILD ?= build
 CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
@@ -26,7 +27,7 @@ COMMON := $(OPT) -g -fopenmp -fPIC -fno-math-errno -fno-trapping-math -D_GNU_SOU
     $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 CFLAGS_ALL := -std=c17 -Wstrict-prototypes -Wmissing-prototypes -ffp-contract=fast $(COMMON)
 CXXFLAGS_ALL := -std=c++17 $(COMMON)
-LIBS := -ldnnl $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lm -lpthread
+LIBS := -ldnnl $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lm -lpthread -ldl
 TEST_LIBS := $(shell pkg-config --libs $(TEST_PACKAGES) 2>/dev/null)
 
 # One file an op; each is compiled once per instruction set, and ops/table.c picks the table at run time by cpuid.
@@ -53,6 +54,25 @@ FAULT_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell grep -lE 'test_fail
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 TANE := $(if $(filter build,$(BUILD)),tane,$(BUILD)/tane)
 
+# The GPU's plug-in, where nvcc is. CUDA_ARCHS: those of a card's compute capability that this nvcc knows, and PTX of the
+# last one for later cards.
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc)))
+CUDA ?= $(CUDA_HOME)
+ifneq ($(CUDA),)
+NVCC := $(CUDA)/bin/nvcc
+CUDA_VERSION := $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+CUDA_ARCHS ?= $(filter 70 75 80 86 89 90,$(shell $(NVCC) --list-gpu-arch | sed 's/compute_//'))
+CUDA_NEWEST := $(lastword $(CUDA_ARCHS))
+PLUGIN := $(dir $(TANE))libtane_cuda.so
+PLUGIN := $(PLUGIN:./%=%)
+CUDA_SRC := $(wildcard src/device/cuda/*.cu) $(OPS:%=src/ops/%.cu) src/ops/plugin.cu
+PLUGIN_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/%.cu.o) $(BUILD)/src/device/cuda/host.o
+NVCC_FLAGS := -std=c++17 -O3 -lineinfo -Iinclude -Isrc -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra \
+    $(if $(WERROR),-Werror all-warnings) $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+    -gencode arch=compute_$(CUDA_NEWEST),code=compute_$(CUDA_NEWEST) -DCUDA_VERSION_NAME=$(CUDA_VERSION) \
+    -DCUDA_ARCH_NAMES="$(CUDA_ARCHS:%=sm_%)"
+endif
+
 SANITIZE_BUILD := $(BUILD)-sanitize
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
@@ -62,7 +82,7 @@ SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(s
 
 .PHONY: all setup test test-long sanitize fault quickstart bench benches docs clean tests FORCE
 .DELETE_ON_ERROR:
-all: $(TANE)
+all: $(TANE) $(PLUGIN)
 
 ifneq ($(shell pkg-config --exists $(PACKAGES) 2>/dev/null && echo found),found)
 ifneq ($(filter all tests $(TANE),$(or $(MAKECMDGOALS),all)),)
@@ -77,6 +97,7 @@ $(BUILD)/$(1): FORCE
 	@printf '%s\n' '$(subst ','\'',$(2))' | cmp -s - $$@ || printf '%s\n' '$(subst ','\'',$(2))' > $$@
 endef
 $(eval $(call stamp_rule,flags,$(CC) $(CXX) $(CFLAGS_ALL) $(CXXFLAGS_ALL) $(foreach isa,$(ISAS),$(ISA_FLAGS_$(isa)))))
+$(eval $(call stamp_rule,cuda_flags,$(NVCC) $(CUDA_VERSION) $(NVCC_FLAGS)))
 $(eval $(call stamp_rule,objects,$(LIB_OBJ) $(CLI_OBJ) $(LIBS)))
 
 $(TANE): $(CLI_OBJ) $(BUILD)/libtane.a $(BUILD)/objects
@@ -85,6 +106,15 @@ $(TANE): $(CLI_OBJ) $(BUILD)/libtane.a $(BUILD)/objects
 $(BUILD)/libtane.a: $(LIB_OBJ) $(BUILD)/objects
 	@rm -f $@
 	$(call say,AR,$@)ar qcs $@ $(filter %.o,$^)
+
+# A kernel that an op lacks, and any other name that nothing defines, is an error here and not at run time.
+$(PLUGIN): $(PLUGIN_OBJ)
+	$(call say,LINK,$@)$(CXX) -shared -o $@ $^ -L$(CUDA)/lib64 -lcudart_static -lpthread -lrt -ldl -Wl,-z,defs \
+	    -Wl,--exclude-libs,ALL -Wl,-Bsymbolic
+
+$(BUILD)/%.cu.o: %.cu $(BUILD)/cuda_flags
+	@mkdir -p $(@D)
+	$(call say,NVCC,$<)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)

@@ -46,8 +46,9 @@ const char *tane_status_name(tane_status status);
 typedef struct tane_model tane_model;
 
 /* `name`: a Hugging Face folder, the folder of a run (its best checkpoint, else its last) or a run's name.
- * compute_dtype: "fp32", "bf16" or NULL for what is fast here. */
-tane_status tane_model_open(tane_model **out, const char *name, const char *compute_dtype);
+ * compute_dtype: "fp32", "bf16", "fp16" (GPU) or NULL for what is fast here. device: "cpu", "cuda", "cuda:N", or NULL for
+ * the first GPU that works, else the CPU. A model on a GPU serves one thread at a time, with all its sessions. */
+tane_status tane_model_open(tane_model **out, const char *name, const char *compute_dtype, const char *device);
 /* Sessions over it must be closed before. NULL is fine. */
 void tane_model_close(tane_model *model);
 
@@ -110,13 +111,14 @@ tane_status tane_run_set(tane_run *run, const char *option, const char *value);
 /* What a run is and what it takes, known before its first step. Memory in bytes. */
 typedef struct tane_plan {
     const char *output_dir, *model_type, *compute_dtype;
+    const char *device, *device_model; /* "cuda:0" and "NVIDIA H100 80GB HBM3, ..." */
     const char *backend; /* what matrix products run on */
     int threads;
     int64_t parameters, vocab_size;
     int64_t rows, tokens;  /* of an epoch */
     int64_t width;         /* tokens of a padded row */
     int64_t steps_per_epoch, total_steps, first_step;
-    size_t weights, gradients, optimizer, activations, scratch, data, process, total, available;
+    size_t weights, gradients, optimizer, activations, scratch, data, process, total, available; /* of the device */
     double limit_flops;    /* measured rate of matrix products, 0 without a progress callback */
 } tane_plan;
 

@@ -15,9 +15,9 @@ struct tane_model {
     OpenModel open;
 };
 
-tane_status tane_model_open(tane_model **out, const char *name, const char *compute_dtype) {
+tane_status tane_model_open(tane_model **out, const char *name, const char *compute_dtype, const char *device) {
     TRY_RETURN(MEM_NEW(out));
-    Status st = open_model(&(*out)->open, name, compute_dtype ? compute_dtype : "auto", NULL);
+    Status st = open_model(&(*out)->open, name, compute_dtype ? compute_dtype : "auto", device ? device : "auto", NULL);
     if (st != TANE_OK) {
         mem_free(*out);
         *out = NULL;

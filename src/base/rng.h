@@ -7,8 +7,14 @@
 
 #include <stdint.h>
 
+#ifdef __CUDACC__ /* the same function serves CUDA kernels */
+#define RNG_EVERYWHERE __host__ __device__
+#else
+#define RNG_EVERYWHERE
+#endif
+
 /* Four independent uniform 32-bit words for a 64-bit key and a 128-bit counter. */
-static inline void philox4x32(uint64_t key, uint64_t counter_hi, uint64_t counter_lo, uint32_t out[4]) {
+RNG_EVERYWHERE static inline void philox4x32(uint64_t key, uint64_t counter_hi, uint64_t counter_lo, uint32_t out[4]) {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     uint32_t c0 = (uint32_t)counter_lo, c1 = (uint32_t)(counter_lo >> 32);
     uint32_t c2 = (uint32_t)counter_hi, c3 = (uint32_t)(counter_hi >> 32);
@@ -29,8 +35,8 @@ static inline void philox4x32(uint64_t key, uint64_t counter_hi, uint64_t counte
 }
 
 /* [0, 1) with 24 bits, and (0, 1] for logarithms. */
-static inline float rng_u01(uint32_t word) { return (float)(word >> 8) * 0x1p-24f; }
-static inline float rng_u01_open(uint32_t word) { return (float)((word >> 8) + 1) * 0x1p-24f; }
+RNG_EVERYWHERE static inline float rng_u01(uint32_t word) { return (float)(word >> 8) * 0x1p-24f; }
+RNG_EVERYWHERE static inline float rng_u01_open(uint32_t word) { return (float)((word >> 8) + 1) * 0x1p-24f; }
 
 typedef struct Rng {
     uint64_t key, stream, counter;

@@ -12,7 +12,7 @@
 #include "infer/stream.h"
 
 typedef struct ChatConfig {
-    const char *suffix, *compute_dtype, *tokenizer;
+    const char *suffix, *compute_dtype, *device, *tokenizer;
     int64_t threads;
     bool add_bos;
     SamplingConfig sampling;
@@ -25,7 +25,8 @@ static const Option rows[] = {
     ROW(suffix, STRING, NULL, NULL, 0, 0, "Prompts", "added to lines that do not end with it, e.g. = for arithmetic"),
     ROW(add_bos, BOOL, "false", NULL, 0, 0, "Prompts", "begin each prompt with BOS, as the model was trained"),
     SAMPLING_ROWS(ChatConfig, "0"),
-    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16", 0, 0, "Machine",
+    ROW(device, STRING, "auto", NULL, 0, 0, "Machine", "auto, cpu or cuda:N"),
+    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16|fp16", 0, 0, "Machine",
         "type of matrix products; auto: bf16 where that is fast"),
     ROW(tokenizer, STRING, NULL, NULL, 0, 0, "Machine", "tokenizer file or folder; default: the model's own"),
     ROW(threads, INT, "0", NULL, 0, 4096, "Machine", "threads to use; 0: all cores this process may use"),
@@ -252,7 +253,7 @@ static Status run(const Command *self, int argc, char **argv) {
     TRY(option_parse_args(&set, argc, argv, &words));
     if (words.n != 1) TRY(cli_usage(self, words.n ? "one model at a time, please" : "which model?"));
     omp_set_num_threads(config.threads ? (int)config.threads : cpu_info()->cores);
-    TRY(open_model(&chat.open, words.items[0], config.compute_dtype, config.tokenizer));
+    TRY(open_model(&chat.open, words.items[0], config.compute_dtype, config.device, config.tokenizer));
     TRY(talk(&chat));
 out:
     engine_free(chat.engine);

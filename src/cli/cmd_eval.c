@@ -19,7 +19,7 @@
 
 typedef struct EvalConfig {
     StringList data;
-    const char *extract, *compare, *tokenizer, *compute_dtype, *db;
+    const char *extract, *compare, *tokenizer, *compute_dtype, *device, *db;
     int64_t limit, batch_size, max_new_tokens, threads;
     double at_least;
     bool add_bos, json;
@@ -43,7 +43,8 @@ static const Option rows[] = {
     ROW(db, STRING, NULL, NULL, 0, 0, "Results",
         "database of runs that gets the score; default: tane.db beside the folder of the model's run"),
     ROW(batch_size, INT, "0", NULL, 0, 65536, "Machine", "questions asked at a time; 0: many"),
-    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16", 0, 0, "Machine",
+    ROW(device, STRING, "auto", NULL, 0, 0, "Machine", "auto, cpu or cuda:N"),
+    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16|fp16", 0, 0, "Machine",
         "type of matrix products; auto: bf16 where that is fast"),
     ROW(tokenizer, STRING, NULL, NULL, 0, 0, "Machine", "tokenizer file or folder; default: the model's own"),
     ROW(threads, INT, "0", NULL, 0, 4096, "Machine", "threads to use; 0: all cores this process may use"),
@@ -254,7 +255,7 @@ static Status run(const Command *self, int argc, char **argv) {
     if (config.data.n == 0) TRY(cli_usage(self, "--data FILE.jsonl is missing"));
     if (config.compare) TRY(eval_before_read(&before, config.compare));
     omp_set_num_threads(config.threads ? (int)config.threads : cpu_info()->cores);
-    TRY(open_model(&open, words.items[0], config.compute_dtype, config.tokenizer));
+    TRY(open_model(&open, words.items[0], config.compute_dtype, config.device, config.tokenizer));
     TRY(questions_load(&q, config.data.items, config.data.n, open.tokenizer, config.limit, config.add_bos));
     TRY(evaluate(&config, &before, &open, q));
 out:

@@ -15,7 +15,7 @@
 enum { MAX_PROMPT_BYTES = 64 << 20, MOST_SLOTS = 256 };
 
 typedef struct GenerateConfig {
-    const char *prompt, *prompt_file, *compute_dtype, *tokenizer;
+    const char *prompt, *prompt_file, *compute_dtype, *device, *tokenizer;
     int64_t num, threads;
     bool add_bos, echo, json;
     SamplingConfig sampling;
@@ -32,7 +32,8 @@ static const Option rows[] = {
     SAMPLING_ROWS(GenerateConfig, "1"),
     ROW(echo, BOOL, "true", NULL, 0, 0, "Output", "print the prompt in front of the answer"),
     ROW(json, BOOL, "false", NULL, 0, 0, "Output", "print one JSON object a line and answer"),
-    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16", 0, 0, "Machine",
+    ROW(device, STRING, "auto", NULL, 0, 0, "Machine", "auto, cpu or cuda:N"),
+    ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16|fp16", 0, 0, "Machine",
         "type of matrix products; auto: bf16 where that is fast"),
     ROW(tokenizer, STRING, NULL, NULL, 0, 0, "Machine", "tokenizer file or folder; default: the model's own"),
     ROW(threads, INT, "0", NULL, 0, 4096, "Machine", "threads to use; 0: all cores this process may use"),
@@ -268,7 +269,7 @@ static Status run(const Command *self, int argc, char **argv) {
     if (words.n == 0) TRY(cli_usage(self, "which model?"));
     TRY(read_prompts(self, &config, &words, &prompts));
     omp_set_num_threads(config.threads ? (int)config.threads : cpu_info()->cores);
-    TRY(open_model(&open, words.items[0], config.compute_dtype, config.tokenizer));
+    TRY(open_model(&open, words.items[0], config.compute_dtype, config.device, config.tokenizer));
     TRY(generate(&config, &open, &prompts));
 out:
     free_prompts(&prompts);

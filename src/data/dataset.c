@@ -400,9 +400,14 @@ out:
     return st;
 }
 
+Status batch_view(Batch *batch, int64_t rows, int64_t width, int32_t *tokens, int32_t *labels) {
+    *batch = (Batch){.rows = rows, .width = width, .tokens = tokens, .labels = labels, .view = true};
+    return MEM_NEW_ARRAY(&batch->indices, (size_t)rows);
+}
+
 void batch_free(Batch *batch) {
-    mem_free(batch->tokens);
-    mem_free(batch->labels);
+    if (!batch->view) mem_free(batch->tokens);
+    if (!batch->view) mem_free(batch->labels);
     mem_free(batch->indices);
     *batch = (Batch){0};
 }

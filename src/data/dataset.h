@@ -56,8 +56,11 @@ typedef struct Batch {
     int64_t *indices;  /* (rows): dataset index of each row, -1 for an empty one */
     int64_t targets;   /* labels that are not -100 */
     int64_t real;      /* tokens that are not padding */
+    bool view;         /* tokens and labels belong to somebody else */
 } Batch;
 Status batch_new(Batch *batch, int64_t rows, int64_t width);
+/* The same over memory of (rows, width) that the caller owns. */
+Status batch_view(Batch *batch, int64_t rows, int64_t width, int32_t *tokens, int32_t *labels);
 void batch_free(Batch *batch);
 /* Fills `rows` rows with positions first .. first + rows - 1 of the epoch; beyond the epoch's end rows stay empty.
  * The width must be at least dataset_longest - 1 (a row's last token is a target, never an input). */

@@ -21,6 +21,8 @@ struct Tensor {
     bool needs_grad;   /* a parameter lies upstream, or it is one */
     bool keep;         /* read after the run: stays until the end */
     int first, last;   /* first and last step of the schedule that touches it */
+    int again;         /* the step that makes it a second time, INT32_MAX: none; from there on it lives */
+    int again_last;    /* until here, and between `last` and `again` its memory is free */
     size_t offset;     /* in the tape's memory */
     Tensor *shares;    /* lies in the memory of this one */
     int consumers;     /* recorded nodes that read it */

@@ -1,31 +1,40 @@
 /* Slots, tapes by shape, and the loop: fill free slots, compute their prompts, then a token for all, over and over. */
 #include "infer/engine.h"
 
-#include <omp.h>
 #include <stdlib.h>
 
 enum { PREFILL_TOKENS = 4096 }; /* tokens of prompts computed at once, padding included */
 
-/* A recorded forward of `rows` slots and `width` new tokens each. */
+/* A recorded forward of `rows` slots and `width` new tokens each, up to the choice of the next ones. */
 typedef struct Shape {
     int64_t rows, width;
     Tape *tape;
-    Tensor **cache; /* (layers) (rows, context, 2 KV D) */
-    Tensor *logits; /* (rows, vocab) */
+    Tensor **cache;     /* (layers) (rows, context, 2 KV D) */
+    Tensor *choices;    /* (rows) SampleChoice */
+    DeviceGraph *graph; /* of a decoding step, once it has run */
+    bool warm;
 } Shape;
 
 typedef struct Slot {
     EngineRequest request;
-    int64_t past;    /* tokens in the cache */
-    int64_t n;       /* tokens of the answer */
+    int64_t past; /* tokens in the cache */
+    int64_t n;    /* tokens of the answer */
     bool finished;
     EngineReason reason;
     int32_t *tokens; /* (context) */
     float *logprobs; /* (context) */
 } Slot;
 
+/* What a forward reads, in one block, so that one upload moves it: in ordinary memory, and the device's copy. */
+typedef struct Inputs {
+    int32_t *past, *at; /* (slots): tokens in the cache; the token whose logits are wanted */
+    SampleRow *rows;    /* (slots) */
+    int32_t *tokens;    /* (rows, width), and the positions right behind them */
+} Inputs;
+
 struct Engine {
     const Model *model;
+    Device *device;
     int64_t slots, context, layers;
     size_t cache_row, cache_layer; /* bytes of a position of a slot, and of a layer */
     char *cache;                   /* (layers, slots, context, 2 KV D) */
@@ -33,15 +42,14 @@ struct Engine {
     int64_t active;
     Shape *shapes;
     int n_shapes, cap_shapes;
-    void *memory;                  /* of the tapes */
-    size_t memory_bytes, input_bytes;
-    int32_t *tokens, *positions;   /* inputs: (rows, width) */
-    int32_t *past, *at;            /* (rows): tokens in the cache; the token whose logits are wanted */
-    int32_t *answers;              /* (slots, context) */
+    void *memory;                          /* of the tapes; the device's, as the cache */
+    size_t memory_bytes, input_bytes, ids; /* ids: bytes of the block before the tokens */
+    void *block, *device_block;
+    Inputs in, there; /* places in these */
+    int64_t vocab;    /* tokens that may be chosen */
+    int32_t *answers; /* (slots, context) */
     float *logprobs;
-    Sampler *samplers;             /* one a thread */
-    int threads;
-    Choice *choices;               /* (slots) */
+    SampleChoice *choices; /* (slots) */
 };
 
 /* ------------------------------------------------------------------------------------------------ few shapes */
@@ -68,43 +76,52 @@ static int64_t prefill_rows(const Engine *e, int64_t width) {
 
 /* ----------------------------------------------------------------------------------------- tapes, made once */
 
-static void shape_release(Shape *s) {
+static void shape_release(Engine *e, Shape *s) {
+    device_graph_free(e->device, s->graph);
     tape_free(s->tape);
     mem_free(s->cache);
 }
 
+static Tensor *input(Tape *t, const char *name, DType dtype, int rank, const int64_t *shape, void *data) {
+    Tensor *x = tape_external(t, name, dtype, rank, shape);
+    if (x) x->data = data;
+    return x;
+}
+
 static Status shape_record(Engine *e, Shape *s) {
     const ModelConfig *c = &e->model->config;
-    int64_t ids[] = {s->rows, s->width}, cache[] = {s->rows, e->context, 2 * c->kv_heads * c->head_dim};
+    int64_t ids[] = {s->rows, s->width}, cache[] = {s->rows, e->context, 2 * c->kv_heads * c->head_dim},
+            sampling[] = {s->rows, sizeof(SampleRow)};
     TRY_RETURN(MEM_NEW_ARRAY(&s->cache, (size_t)e->layers));
-    TRY_RETURN(tape_new(&s->tape, ops_cpu(), false));
-    Tensor *tokens = tape_external(s->tape, "tokens", DTYPE_I32, 2, ids);
-    Tensor *positions = tape_external(s->tape, "positions", DTYPE_I32, 2, ids);
-    Tensor *past = tape_external(s->tape, "past", DTYPE_I32, 1, ids);
-    Tensor *at = tape_external(s->tape, "at", DTYPE_I32, 1, ids);
-    for (int64_t l = 0; l < e->layers; l++) s->cache[l] = tape_external(s->tape, "cache", e->model->dtype, 3, cache);
-    if (tokens && positions && past && at) {
-        tokens->data = e->tokens;
-        positions->data = e->positions;
-        past->data = e->past;
-        at->data = e->at;
-    }
-    ModelInput in = {.tokens = tokens, .positions = positions, .past = past, .cache = s->cache};
+    TRY_RETURN(tape_new(&s->tape, e->device, false));
+    Tape *t = s->tape;
+    Tensor *at = input(t, "at", DTYPE_I32, 1, ids, e->there.at);
+    Tensor *rows = input(t, "sampling", DTYPE_U8, 2, sampling, e->there.rows);
+    for (int64_t l = 0; l < e->layers; l++) s->cache[l] = tape_external(t, "cache", e->model->dtype, 3, cache);
+    ModelInput in = {.tokens = input(t, "tokens", DTYPE_I32, 2, ids, e->there.tokens),
+                     .positions = input(t, "positions", DTYPE_I32, 2, ids, e->there.tokens + s->rows * s->width),
+                     .past = input(t, "past", DTYPE_I32, 1, ids, e->there.past),
+                     .cache = s->cache};
     ModelOutput out;
-    model_forward(e->model, s->tape, &in, &out);
-    s->logits = op_logits(s->tape, out.hidden, out.head, at);
-    return tape_plan(s->tape);
+    model_forward(e->model, t, &in, &out);
+    s->choices = op_sample(t, op_logits(t, out.hidden, out.head, at), rows);
+    return tape_plan(t);
 }
 
 /* Room for the largest tape; the others lie in the same memory, since nothing in it outlives a forward. */
 static Status reserve(Engine *e, size_t bytes) {
     if (bytes <= e->memory_bytes) return TANE_OK;
     void *memory;
-    TRY_RETURN(mem_new(&memory, bytes, 1));
-    mem_free(e->memory);
+    TRY_RETURN(device_alloc(e->device, &memory, bytes));
+    TRY_RETURN(device_sync(e->device));
+    device_release(e->device, e->memory);
     e->memory = memory;
     e->memory_bytes = bytes;
-    for (int i = 0; i < e->n_shapes; i++) TRY_RETURN(tape_bind(e->shapes[i].tape, memory));
+    for (int i = 0; i < e->n_shapes; i++) { /* graphs hold the old addresses */
+        device_graph_free(e->device, e->shapes[i].graph);
+        e->shapes[i].graph = NULL;
+        TRY_RETURN(tape_bind(e->shapes[i].tape, memory));
+    }
     return TANE_OK;
 }
 
@@ -126,7 +143,7 @@ static Status shape_get(Engine *e, int64_t rows, int64_t width, Shape **out) {
     e->shapes[e->n_shapes] = s;
     *out = &e->shapes[e->n_shapes++];
 out:
-    if (st != TANE_OK) shape_release(&s);
+    if (st != TANE_OK) shape_release(e, &s);
     return st;
 }
 
@@ -143,28 +160,38 @@ int64_t engine_slots_within(const Model *m, int64_t context, size_t bytes, int64
     return fit < 1 ? 1 : fit < (size_t)most ? (int64_t)fit : most;
 }
 
+static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
+
+/* The places of the inputs in a block for `ids` tokens. */
+static Inputs inputs_in(const Engine *e, char *block) {
+    size_t slots = (size_t)e->slots, ints = align64(slots * sizeof(int32_t));
+    return (Inputs){.past = (int32_t *)block,
+                    .at = (int32_t *)(block + ints),
+                    .rows = (SampleRow *)(block + 2 * ints),
+                    .tokens = (int32_t *)(block + e->ids)};
+}
+
 static Status allocate(Engine *e) {
-    int64_t inputs = e->slots > PREFILL_TOKENS ? e->slots : PREFILL_TOKENS;
-    if (e->context > inputs) inputs = e->context;
+    int64_t ids = e->slots > PREFILL_TOKENS ? e->slots : PREFILL_TOKENS;
+    if (e->context > ids) ids = e->context;
     size_t slots = (size_t)e->slots, answers = slots * (size_t)e->context;
-    TRY_RETURN(mem_new((void **)&e->cache, (size_t)e->layers, e->cache_layer));
-    TRY_RETURN(MEM_NEW_ARRAY(&e->tokens, (size_t)inputs));
-    TRY_RETURN(MEM_NEW_ARRAY(&e->positions, (size_t)inputs));
-    TRY_RETURN(MEM_NEW_ARRAY(&e->past, slots));
-    TRY_RETURN(MEM_NEW_ARRAY(&e->at, slots));
+    e->ids = 2 * align64(slots * sizeof(int32_t)) + align64(slots * sizeof(SampleRow));
+    size_t block = e->ids + 2 * (size_t)ids * sizeof(int32_t);
+    TRY_RETURN(device_alloc(e->device, (void **)&e->cache, (size_t)e->layers * e->cache_layer));
+    TRY_RETURN(device_host_alloc(e->device, &e->block, block));
+    TRY_RETURN(device_alloc(e->device, &e->device_block, block));
+    TRY_RETURN(device_host_alloc(e->device, (void **)&e->choices, slots * sizeof *e->choices));
     TRY_RETURN(MEM_NEW_ARRAY(&e->slot, slots));
-    TRY_RETURN(MEM_NEW_ARRAY(&e->choices, slots));
     TRY_RETURN(MEM_NEW_ARRAY(&e->answers, answers));
     TRY_RETURN(MEM_NEW_ARRAY(&e->logprobs, answers));
-    TRY_RETURN(MEM_NEW_ARRAY(&e->samplers, (size_t)e->threads));
-    for (int i = 0; i < e->threads; i++) TRY_RETURN(sampler_new(&e->samplers[i], e->model->config.vocab_size));
+    e->in = inputs_in(e, e->block);
+    e->there = inputs_in(e, e->device_block);
     for (int64_t i = 0; i < e->slots; i++) {
         e->slot[i].tokens = e->answers + i * e->context;
         e->slot[i].logprobs = e->logprobs + i * e->context;
     }
     engine_set_vocab(e, e->model->config.vocab_size);
-    e->input_bytes = 8 * (size_t)inputs + slots * (8 + sizeof *e->slot + sizeof *e->choices) + 8 * answers +
-                     (size_t)e->threads * (size_t)e->model->config.vocab_size * sizeof *e->samplers->heap;
+    e->input_bytes = block + slots * (sizeof *e->slot + sizeof *e->choices) + 8 * answers;
     return TANE_OK;
 }
 
@@ -190,7 +217,7 @@ Status engine_new(Engine **out, const Model *model, int64_t slots, int64_t conte
     e->slots = slots;
     e->context = context;
     e->layers = model->config.layers;
-    e->threads = omp_get_max_threads();
+    e->device = model->device;
     e->cache_row = cache_row_bytes(model);
     e->cache_layer = e->cache_row * (size_t)context * (size_t)slots;
     TRY(allocate(e));
@@ -205,16 +232,18 @@ out:
 
 void engine_free(Engine *e) {
     if (!e) return;
-    for (int i = 0; i < e->n_shapes; i++) shape_release(&e->shapes[i]);
-    for (int i = 0; e->samplers && i < e->threads; i++) sampler_free(&e->samplers[i]);
-    void *const all[] = {e->cache,    e->tokens, e->positions, e->past,   e->at,     e->slot, e->choices,
-                         e->answers, e->logprobs, e->samplers, e->shapes, e->memory, e};
+    Device *d = e->device;
+    for (int i = 0; i < e->n_shapes; i++) shape_release(e, &e->shapes[i]);
+    device_release(d, e->cache);
+    device_release(d, e->memory);
+    device_release(d, e->device_block);
+    device_host_release(d, e->block);
+    device_host_release(d, e->choices);
+    void *const all[] = {e->slot, e->answers, e->logprobs, e->shapes, e};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) mem_free(all[i]);
 }
 
-void engine_set_vocab(Engine *e, int64_t vocab) {
-    for (int i = 0; i < e->threads; i++) e->samplers[i].vocab = smaller(vocab, e->model->config.vocab_size);
-}
+void engine_set_vocab(Engine *e, int64_t vocab) { e->vocab = smaller(vocab, e->model->config.vocab_size); }
 
 int64_t engine_slots(const Engine *e) { return e->slots; }
 int64_t engine_context(const Engine *e) { return e->context; }
@@ -248,24 +277,55 @@ static EngineResult result_of(const Slot *s) {
     return (EngineResult){s->request.id, s->tokens, s->logprobs, s->n, s->reason};
 }
 
+/* Decoding steps are launched as graphs, since their slots are always the first ones; prompts lie anywhere. */
+static Status queue(Engine *e, Shape *shape) {
+    TapeRun run = {0};
+    if (!e->device->graphs || shape->width > 1) return tape_forward(shape->tape, &run);
+    run.on_device = (const TapeRun *)e->device_block; /* nothing in a forward reads it */
+    if (!shape->warm) {
+        shape->warm = true;
+        return tape_forward(shape->tape, &run);
+    }
+    if (!shape->graph) {
+        TRY_RETURN(device_graph_begin(e->device));
+        Status st = tape_forward(shape->tape, &run);
+        ErrorCopy error;
+        if (st != TANE_OK) err_save(&error);
+        Status end = device_graph_end(e->device, &shape->graph, st == TANE_OK);
+        if (st != TANE_OK) return err_restore(&error);
+        TRY_RETURN(end);
+    }
+    return device_graph_launch(e->device, shape->graph);
+}
+
+static Status no_choice(void) {
+    return FAIL(TANE_ENUMERIC,
+                "the model's logits hold NaN, infinity or nothing but -infinity: its weights are damaged, or training "
+                "went astray");
+}
+
 /* One forward over slots first .. first + shape->rows - 1, of which `rows` are real, and their choices. */
 static Status forward(Engine *e, Shape *shape, int64_t first, int64_t rows) {
+    for (int64_t i = 0; i < shape->rows; i++) {
+        const Slot *s = &e->slot[first + (i < rows ? i : 0)];
+        const Sampling *how = &s->request.sampling;
+        e->in.rows[i] = (SampleRow){.seed = how->seed,
+                                    .stream = how->stream,
+                                    .position = (uint64_t)(s->request.n_prompt + s->n),
+                                    .temperature = i < rows ? (float)how->temperature : 0.0f,
+                                    .top_p = (float)how->top_p,
+                                    .top_k = (int32_t)smaller(how->top_k, INT32_MAX),
+                                    .vocab = (int32_t)e->vocab};
+    }
     for (int64_t l = 0; l < e->layers; l++)
         shape->cache[l]->data = e->cache + (size_t)l * e->cache_layer + (size_t)(first * e->context) * e->cache_row;
-    TRY_RETURN(tape_forward(shape->tape, &(TapeRun){.training = false}));
-    const float *logits = shape->logits->data;
-    int64_t vocab = e->model->config.vocab_size;
-    ErrorCopy error = {0};
-#pragma omp parallel for schedule(static) num_threads(e->threads) if (rows * vocab > 4096)
-    for (int64_t i = 0; i < rows; i++) {
-        const Slot *s = &e->slot[first + i];
-        Status st = sampler_choose(&e->samplers[omp_get_thread_num()], &s->request.sampling, logits + i * vocab,
-                                   (uint64_t)(s->request.n_prompt + s->n), &e->choices[i]);
-        if (st != TANE_OK)
-#pragma omp critical(engine_error)
-            err_save(&error);
-    }
-    return error.code == TANE_OK ? TANE_OK : err_restore(&error);
+    size_t used = e->ids + 2 * (size_t)(shape->rows * shape->width) * sizeof(int32_t);
+    TRY_RETURN(device_upload(e->device, e->device_block, e->block, used));
+    TRY_RETURN(queue(e, shape));
+    TRY_RETURN(device_download(e->device, e->choices, shape->choices->data, (size_t)rows * sizeof *e->choices));
+    for (int64_t i = 0; i < rows; i++)
+        if (e->choices[i].token < 0) return no_choice();
+    return TANE_OK;
 }
 
 /* Takes the choices of slots first .. first + rows - 1 into their answers. */
@@ -275,14 +335,10 @@ static Status take_choices(Engine *e, const EngineClient *client, int64_t first,
         s->tokens[s->n] = e->choices[i].token;
         s->logprobs[s->n++] = e->choices[i].logprob;
         s->finished = true;
-        if (stops(&s->request, e->choices[i].token))
-            s->reason = ENGINE_STOP;
-        else if (s->n >= s->request.max_new_tokens)
-            s->reason = ENGINE_LENGTH;
-        else if (s->past >= e->context)
-            s->reason = ENGINE_CONTEXT;
-        else
-            s->finished = false;
+        if (stops(&s->request, e->choices[i].token)) s->reason = ENGINE_STOP;
+        else if (s->n >= s->request.max_new_tokens) s->reason = ENGINE_LENGTH;
+        else if (s->past >= e->context) s->reason = ENGINE_CONTEXT;
+        else s->finished = false;
         if (!client->token) continue;
         bool stop = false;
         EngineResult so_far = result_of(s);
@@ -318,12 +374,13 @@ static Status prefill(Engine *e, const EngineClient *client, int64_t n) {
         rows = power_below(rows);
         Shape *shape;
         TRY_RETURN(shape_get(e, rows, width, &shape));
-        memset(e->tokens, 0, (size_t)(rows * width) * sizeof *e->tokens);
+        int32_t *tokens = e->in.tokens, *positions = tokens + rows * width;
+        memset(tokens, 0, (size_t)(rows * width) * sizeof *tokens);
         for (int64_t i = 0; i < rows; i++) {
-            memcpy(e->tokens + i * width, s[i].request.prompt, (size_t)s[i].request.n_prompt * sizeof *e->tokens);
-            for (int64_t t = 0; t < width; t++) e->positions[i * width + t] = (int32_t)t;
-            e->past[i] = 0;
-            e->at[i] = (int32_t)s[i].request.n_prompt - 1;
+            memcpy(tokens + i * width, s[i].request.prompt, (size_t)s[i].request.n_prompt * sizeof *tokens);
+            for (int64_t t = 0; t < width; t++) positions[i * width + t] = (int32_t)t;
+            e->in.past[i] = 0;
+            e->in.at[i] = (int32_t)s[i].request.n_prompt - 1;
             s[i].past = s[i].request.n_prompt;
         }
         TRY_RETURN(forward(e, shape, e->active, rows));
@@ -340,25 +397,26 @@ static Status decode(Engine *e, const EngineClient *client) {
     for (int64_t i = 0; i < rows; i++) {
         bool used = i < e->active;
         Slot *s = &e->slot[i];
-        e->tokens[i] = used ? s->tokens[s->n - 1] : 0;
-        e->past[i] = e->positions[i] = used ? (int32_t)s->past++ : 0;
-        e->at[i] = 0;
+        e->in.tokens[i] = used ? s->tokens[s->n - 1] : 0;
+        e->in.past[i] = e->in.tokens[rows + i] = used ? (int32_t)s->past++ : 0;
+        e->in.at[i] = 0;
     }
     TRY_RETURN(forward(e, shape, 0, e->active));
     return take_choices(e, client, 0, e->active);
 }
 
 /* Slot `from` takes the place of `to`, which is free. */
-static void move_slot(Engine *e, int64_t to, int64_t from) {
-    if (to == from) return;
+static Status move_slot(Engine *e, int64_t to, int64_t from) {
+    if (to == from) return TANE_OK;
     Slot free_slot = e->slot[to];
     e->slot[to] = e->slot[from];
     e->slot[from] = free_slot;
     size_t stride = (size_t)e->context * e->cache_row, used = (size_t)e->slot[to].past * e->cache_row;
     for (int64_t l = 0; l < e->layers; l++) {
         char *layer = e->cache + (size_t)l * e->cache_layer;
-        memcpy(layer + (size_t)to * stride, layer + (size_t)from * stride, used);
+        TRY_RETURN(device_copy(e->device, layer + (size_t)to * stride, layer + (size_t)from * stride, used));
     }
+    return TANE_OK;
 }
 
 /* Hands out finished answers and closes the gaps they leave. */
@@ -367,7 +425,7 @@ static Status sweep(Engine *e, const EngineClient *client) {
         if (!e->slot[i].finished) continue;
         EngineResult result = result_of(&e->slot[i]);
         TRY_RETURN(client->done(client->user, &result));
-        move_slot(e, i, --e->active);
+        TRY_RETURN(move_slot(e, i, --e->active));
     }
     return TANE_OK;
 }
@@ -379,10 +437,8 @@ Status engine_run(Engine *e, const EngineClient *client) {
         /* Not for each slot that falls free: prompts are cheaper computed together. */
         int64_t n = 0, free_slots = e->slots - e->active;
         if (more && (4 * free_slots >= e->slots)) TRY_RETURN(fill(e, client, &more, &n));
-        if (n > 0)
-            TRY_RETURN(prefill(e, client, n));
-        else if (e->active > 0)
-            TRY_RETURN(decode(e, client));
+        if (n > 0) TRY_RETURN(prefill(e, client, n));
+        else if (e->active > 0) TRY_RETURN(decode(e, client));
         TRY_RETURN(sweep(e, client));
     }
     return TANE_OK;

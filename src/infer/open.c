@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "device/gemm.h"
+#include "ops/backend.h"
 
 static const char runs_folder[] = "runs";
 
@@ -63,8 +63,8 @@ static Status no_such_model(const char *name) {
     Status st = near ? FAIL(TANE_ENOTFOUND, "\"%s\" is neither a model folder nor a run; did you mean the run \"%s\"?",
                             name, near)
                      : FAIL(TANE_ENOTFOUND,
-                            "\"%s\" is neither a model folder nor a run under %s/; `tane runs list` shows them",
-                            name, runs_folder);
+                            "\"%s\" is neither a model folder nor a run under %s/; `tane runs list` shows them", name,
+                            runs_folder);
     dir_list_free(&runs);
     return st;
 }
@@ -94,17 +94,23 @@ out:
     return st;
 }
 
-static DType compute_dtype(const char *name) {
-    if (strcmp(name, "auto") == 0) return gemm_bf16_is_fast() ? DTYPE_BF16 : DTYPE_F32;
-    return strcmp(name, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32;
+static Status compute_dtype(const Device *device, const char *name, DType *out) {
+    if (strcmp(name, "auto") == 0) *out = device->bf16_is_fast ? DTYPE_BF16 : DTYPE_F32;
+    else *out = !strcmp(name, "bf16") ? DTYPE_BF16 : !strcmp(name, "fp16") ? DTYPE_F16 : DTYPE_F32;
+    if (*out == DTYPE_F16 && !device->has_fp16)
+        return FAIL(TANE_EUNSUPPORTED, "compute_dtype=fp16 needs a GPU; on %s use bf16 or fp32", device->name);
+    return TANE_OK;
 }
 
-Status open_model(OpenModel *out, const char *name, const char *compute, const char *tokenizer) {
+Status open_model(OpenModel *out, const char *name, const char *compute, const char *device, const char *tokenizer) {
     Status st = TANE_OK;
+    DType dtype;
     *out = (OpenModel){0};
     TRY(model_resolve_path(&out->folder, name));
     TRY(tokenizer_load(&out->tokenizer, tokenizer ? tokenizer : out->folder));
-    TRY(model_open(&out->model, out->folder, compute_dtype(compute)));
+    TRY(backend_open(&out->device, device));
+    TRY(compute_dtype(out->device, compute, &dtype));
+    TRY(model_open(&out->model, out->folder, dtype, out->device));
     if (tokenizer_vocab_size(out->tokenizer) > out->model->config.vocab_size)
         st = FAIL(TANE_EINVAL,
                   "%s: the tokenizer has %d pieces, but the model's vocabulary only %lld: they do not belong together",
@@ -119,6 +125,7 @@ void open_model_close(OpenModel *open) {
     model_free(open->model);
     tokenizer_free(open->tokenizer);
     mem_free(open->folder);
+    device_close(open->device);
     *open = (OpenModel){0};
 }
 

@@ -10,13 +10,15 @@
 Status model_resolve_path(char **out, const char *name);
 
 typedef struct OpenModel {
+    Device *device;
     char *folder;
     Model *model;
     Tokenizer *tokenizer;
 } OpenModel;
 
-/* compute: "auto" (bf16 where that is fast), "fp32" or "bf16". tokenizer: file or folder, NULL: the model's own. */
-Status open_model(OpenModel *out, const char *name, const char *compute, const char *tokenizer);
+/* compute: "auto" (bf16 where that is fast), "fp32", "bf16" or "fp16". device: see backend_open. tokenizer: file or folder,
+ * NULL: the model's own. */
+Status open_model(OpenModel *out, const char *name, const char *compute, const char *device, const char *tokenizer);
 void open_model_close(OpenModel *open);
 
 /* Appends a prompt's tokens as training sees them: BOS first if wanted and there is one. */

@@ -121,16 +121,19 @@ static void forward(const Model *m, Tape *t, const ModelInput *in, ModelOutput *
 #define W(param) model_param(m, t, param)
     Tensor *wte = W(g->wte);
     Tensor *x = op_dropout(t, op_embedding(t, in->tokens, in->positions, wte, W(g->wpe)), p), *delta = NULL, *h;
+    AttentionShape shape = {.heads = heads, .kv_heads = heads, .head_dim = d, .dropout = p};
     for (int i = 0; i < c->layers; i++) {
         const Gpt2Layer *l = &g->layer[i];
+        tape_block(t);
         h = op_norm(t, x, delta, W(l->norm1_w), W(l->norm1_b), NORM_LAYER, eps, &x);
         h = op_linear(t, h, W(l->qkv_w), W(l->qkv_b));
-        h = op_attention(t, h, heads, heads, d, p, in->cache ? in->cache[i] : NULL, in->past);
+        h = op_attention(t, h, &shape, in->starts, in->cache ? in->cache[i] : NULL, in->past);
         delta = op_dropout(t, op_linear(t, h, W(l->out_w), W(l->out_b)), p);
         h = op_norm(t, x, delta, W(l->norm2_w), W(l->norm2_b), NORM_LAYER, eps, &x);
         h = op_activation(t, op_linear(t, h, W(l->fc_w), W(l->fc_b)), c->activation);
         delta = op_dropout(t, op_linear(t, h, W(l->proj_w), W(l->proj_b)), p);
     }
+    tape_block(t);
     out->hidden = op_norm(t, x, delta, W(g->norm_w), W(g->norm_b), NORM_LAYER, eps, NULL);
     out->head = c->tied ? wte : W(g->head);
 #undef W

@@ -149,16 +149,19 @@ static void forward(const Model *m, Tape *t, const ModelInput *in, ModelOutput *
     Tensor *embedding = W(g->embedding), *rope = tape_external(t, "rope", DTYPE_F32, 2, rope_shape);
     if (rope) rope->data = m->rope;
     Tensor *x = op_embedding(t, in->tokens, NULL, embedding, NULL), *delta = NULL, *h;
+    AttentionShape shape = {.heads = heads, .kv_heads = kv_heads, .head_dim = d, .dropout = p};
     for (int i = 0; i < c->layers; i++) {
         const LlamaLayer *l = &g->layer[i];
+        tape_block(t);
         h = op_norm(t, x, delta, W(l->norm1), NULL, NORM_RMS, eps, &x);
         h = op_rope(t, op_linear(t, h, W(l->qkv_w), W(l->qkv_b)), in->positions, rope, heads, kv_heads, d);
-        h = op_attention(t, h, heads, kv_heads, d, p, in->cache ? in->cache[i] : NULL, in->past);
+        h = op_attention(t, h, &shape, in->starts, in->cache ? in->cache[i] : NULL, in->past);
         delta = op_linear(t, h, W(l->out_w), W(l->out_b));
         h = op_norm(t, x, delta, W(l->norm2), NULL, NORM_RMS, eps, &x);
         h = op_glu(t, op_linear(t, h, W(l->gate_up_w), W(l->gate_up_b)), c->activation);
         delta = op_linear(t, h, W(l->down_w), W(l->down_b));
     }
+    tape_block(t);
     out->hidden = op_norm(t, x, delta, W(g->norm), NULL, NORM_RMS, eps, NULL);
     out->head = c->tied ? embedding : W(g->head);
 #undef W

@@ -5,29 +5,39 @@
 
 #include "base/file.h"
 
-Status model_new(Model **out, const ModelConfig *config, DType dtype) {
+/* cos | sin of every position, in fp32 as the reference computes them: position * theta^(-2i/D). */
+static Status make_rope(Model *m) {
+    Status st = TANE_OK;
+    int64_t d = m->config.head_dim, half = d / 2;
+    size_t n = (size_t)(m->config.context * d);
+    float *table;
+    TRY_RETURN(MEM_NEW_ARRAY(&table, n));
+    for (int64_t i = 0; i < half; i++) {
+        float frequency = 1.0f / powf((float)m->config.rope_theta, (float)(2 * i) / (float)d);
+        for (int64_t p = 0; p < m->config.context; p++) {
+            table[p * d + i] = cosf((float)p * frequency);
+            table[p * d + half + i] = sinf((float)p * frequency);
+        }
+    }
+    TRY(device_alloc(m->device, (void **)&m->rope, n * sizeof *table));
+    TRY(device_upload(m->device, m->rope, table, n * sizeof *table));
+out:
+    mem_free(table);
+    return st;
+}
+
+Status model_declare(Model **out, const ModelConfig *config, DType dtype, Device *device) {
     Status st = TANE_OK;
     Model *m;
     TRY_RETURN(MEM_NEW(out));
     m = *out;
     m->config = *config;
     m->dtype = dtype;
+    m->device = device;
     TRY(model_config_defaults(&m->config));
     TRY(model_config_check(&m->config, "model"));
+    m->grad_dtype = DTYPE_F32;
     TRY(config->family->declare(m));
-    TRY(mem_new(&m->weights, m->params.elements, dtype_size(dtype)));
-    if (m->config.rope_theta > 0) {
-        int64_t d = m->config.head_dim, half = d / 2;
-        TRY(MEM_NEW_ARRAY(&m->rope, (size_t)(m->config.context * d)));
-        for (int64_t i = 0; i < half; i++) {
-            /* In fp32, as the reference computes it: position * theta^(-2i/D). */
-            float frequency = 1.0f / powf((float)m->config.rope_theta, (float)(2 * i) / (float)d);
-            for (int64_t p = 0; p < m->config.context; p++) {
-                m->rope[p * d + i] = cosf((float)p * frequency);
-                m->rope[p * d + half + i] = sinf((float)p * frequency);
-            }
-        }
-    }
 out:
     if (st != TANE_OK) {
         model_free(m);
@@ -36,31 +46,14 @@ out:
     return st;
 }
 
-void model_free(Model *m) {
-    if (!m) return;
-    params_release(&m->params);
-    mem_free(m->weights);
-    mem_free(m->rope);
-    mem_free(m);
+Status model_allocate(Model *m) {
+    TRY_RETURN(device_alloc(m->device, &m->weights, m->params.elements * dtype_size(m->dtype)));
+    return m->config.rope_theta > 0 ? make_rope(m) : TANE_OK;
 }
 
-Status model_open(Model **out, const char *folder, DType dtype) {
-    Status st = TANE_OK;
-    ModelConfig config;
-    float *flat = NULL;
-    *out = NULL;
-    TRY_RETURN(model_config_read(&config, folder));
-    TRY(model_new(out, &config, dtype));
-    const ModelFamily *family = config.family;
-    ParamArray weights = {"", (*out)->weights};
-    if (dtype != DTYPE_F32) {
-        TRY(MEM_NEW_ARRAY(&flat, (*out)->params.elements));
-        weights.flat = flat;
-    }
-    TRY(params_read(&(*out)->params, folder, family->prefix, family->ignored, &weights, 1));
-    if (flat) params_convert(&(*out)->params, flat, (*out)->weights, dtype);
-out:
-    mem_free(flat);
+Status model_new(Model **out, const ModelConfig *config, DType dtype, Device *device) {
+    TRY_RETURN(model_declare(out, config, dtype, device));
+    Status st = model_allocate(*out);
     if (st != TANE_OK) {
         model_free(*out);
         *out = NULL;
@@ -68,30 +61,53 @@ out:
     return st;
 }
 
-void model_weights_f32(const Model *model, float *flat) {
-    if (model->dtype == DTYPE_F32) {
-        memcpy(flat, model->weights, model->params.elements * 4);
-        return;
-    }
-    const uint16_t *h = model->weights;
-    for (size_t i = 0; i < model->params.elements; i++) flat[i] = bf16_to_f32(h[i]);
+void model_free(Model *m) {
+    if (!m) return;
+    params_release(&m->params);
+    device_release(m->device, m->weights);
+    device_release(m->device, m->rope);
+    mem_free(m);
 }
 
-Status model_save(const Model *model, float *flat, DType save, const char *folder) {
+ParamArray model_weights(const Model *m) { return (ParamArray){"", m->weights, m->dtype, m->device}; }
+
+Status model_open(Model **out, const char *folder, DType dtype, Device *device) {
+    Status st = TANE_OK;
+    ModelConfig config;
+    *out = NULL;
+    TRY_RETURN(model_config_read(&config, folder));
+    TRY(model_new(out, &config, dtype, device));
+    ParamArray weights = model_weights(*out);
+    TRY(params_read(&(*out)->params, folder, config.family->prefix, config.family->ignored, &weights, 1));
+out:
+    if (st != TANE_OK) {
+        model_free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+Status model_save(const Model *model, const ParamArray *weights, DType save, const char *folder) {
     char *path;
-    ParamArray weights = {"", flat};
     TRY_RETURN(model_config_write(&model->config, folder, save));
     TRY_RETURN(path_join(&path, folder, "model.safetensors"));
-    Status st = params_write(&model->params, &weights, 1, save, path, NULL, NULL);
+    Status st = params_write(&model->params, weights, 1, save, path, NULL, NULL);
     mem_free(path);
     return st;
 }
 
+/* The parameter's place in a flat array, if that is there already. */
+static void *place(void *flat, const Param *p, DType dtype) {
+    return flat ? (char *)flat + p->offset * dtype_size(dtype) : NULL;
+}
+
 Tensor *model_param(const Model *model, Tape *tape, const Param *p) {
-    Tensor *w = tape_param(tape, p->parts[0].name, model->dtype, p->rank, p->shape, model->grads != NULL);
+    Tensor *w = tape_param(tape, p->parts[0].name, model->dtype, p->rank, p->shape, model->trains);
     if (!w) return NULL;
-    w->data = (char *)model->weights + p->offset * dtype_size(model->dtype);
-    if (w->grad) w->grad->data = model->grads + p->offset;
+    w->data = place(model->weights, p, model->dtype);
+    if (!w->grad) return w;
+    w->grad->dtype = model->grad_dtype;
+    w->grad->data = place(model->grads, p, model->grad_dtype);
     return w;
 }
 

@@ -12,9 +12,12 @@ typedef struct Model {
     ModelConfig config;
     Params params;
     void *layout;     /* the family's handles on its parameters (in params.arena) */
+    Device *device;   /* holds all that follows; outlives the model */
     DType dtype;      /* of weights: the compute dtype */
-    void *weights;    /* flat */
-    float *grads;     /* flat, or NULL: set by the trainer */
+    void *weights;    /* flat; NULL until model_allocate */
+    bool trains;      /* its parameters get gradients */
+    void *grads;      /* flat: the optimizer's */
+    DType grad_dtype; /* fp32 or bf16 */
     float *rope;      /* (context, head_dim) cos | sin, or NULL */
 } Model;
 
@@ -22,6 +25,7 @@ typedef struct Model {
 typedef struct ModelInput {
     Tensor *tokens;     /* (B, T) int32 */
     Tensor *positions;  /* (B, T) int32 */
+    Tensor *starts;     /* (B, T) int32, or NULL: see op_attention */
     Tensor *past;       /* (B) int32, or NULL */
     Tensor *const *cache;
 } ModelInput;
@@ -48,18 +52,23 @@ const ModelFamily *model_family(const char *model_type); /* NULL if unknown */
 /* Names for messages: "gpt2, llama". */
 const char *model_family_names(void);
 
-/* Declares the parameters of config; allocates weights of `dtype`, uninitialised. */
-Status model_new(Model **out, const ModelConfig *config, DType dtype);
+/* Declares the parameters of config, for planning; model_allocate then takes the memory for weights of `dtype`, zero. A
+ * tape recorded in between can be planned but not run. */
+Status model_declare(Model **out, const ModelConfig *config, DType dtype, Device *device);
+Status model_allocate(Model *model);
+/* Both. */
+Status model_new(Model **out, const ModelConfig *config, DType dtype, Device *device);
 /* Opens a Hugging Face folder: config.json and model.safetensors. */
-Status model_open(Model **out, const char *folder, DType dtype);
+Status model_open(Model **out, const char *folder, DType dtype, Device *device);
 void model_free(Model *model); /* NULL is fine */
 
-/* config.json, generation_config.json and model.safetensors (from fp32 values `flat`) into an existing folder. */
-Status model_save(const Model *model, float *flat, DType save, const char *folder);
-/* The weights as fp32 (flat), for saving or converting. */
-void model_weights_f32(const Model *model, float *flat);
+/* The model's own weights as an array. */
+ParamArray model_weights(const Model *model);
+/* config.json, generation_config.json and model.safetensors, written as `save`, into an existing folder. `weights` is
+ * what to save: the model's own, or master weights. */
+Status model_save(const Model *model, const ParamArray *weights, DType save, const char *folder);
 
-/* The parameter on a tape; its gradient flows into model->grads when that is set and the tape has gradients. Call once
+/* The parameter on a tape; its gradient flows into model->grads when the model trains and the tape has gradients. Call once
  * a parameter and tape: a tied weight is the same tensor twice. */
 Tensor *model_param(const Model *model, Tape *tape, const Param *p);
 /* The forward on a tape. */

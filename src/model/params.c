@@ -57,37 +57,96 @@ int64_t params_count(const Params *set) {
     return n;
 }
 
-void params_init(const Params *set, uint64_t seed, float *flat) {
-    memset(flat, 0, set->elements * sizeof *flat);
-    for (int i = 0; i < set->n; i++) {
-        const Param *p = set->items[i];
-        float *to = flat + p->offset, std = (float)p->init_std;
-        int64_t n = param_count(p);
-        if (p->init_ones)
-            for (int64_t e = 0; e < n; e++) to[e] = 1.0f;
-        if (p->init_std == 0) continue;
+/* ------------------------------------------------------------------------------------ to and from the arrays */
+
+enum { PIECE = 1 << 20 }; /* elements moved at a time */
+
+/* One piece as fp32, and as an array's type. */
+typedef struct Piece {
+    float *values;
+    void *narrow;
+} Piece;
+
+static Status piece_new(Piece *piece) {
+    *piece = (Piece){0};
+    TRY_RETURN(MEM_NEW_ARRAY(&piece->values, PIECE));
+    return mem_new(&piece->narrow, PIECE, sizeof(uint16_t));
+}
+
+static void piece_free(Piece *piece) {
+    mem_free(piece->values);
+    mem_free(piece->narrow);
+}
+
+static void *element_at(const ParamArray *array, size_t element) {
+    return (char *)array->flat + element * dtype_size(array->dtype);
+}
+
+/* values[0..n) -> array[at..at + n) */
+static Status piece_store(Piece *piece, const ParamArray *array, size_t at, int64_t n) {
+    const void *from = piece->values;
+    if (array->dtype != DTYPE_F32) {
+        uint16_t *h = piece->narrow;
+        bool bf16 = array->dtype == DTYPE_BF16;
 #pragma omp parallel for schedule(static)
-        for (int64_t e = 0; e < n; e += 4) {
-            uint32_t word[4];
-            philox4x32(seed, (uint64_t)p->index, (uint64_t)e / 4, word);
-            for (int pair = 0; pair < 2; pair++) { /* Box-Muller */
-                float r = sqrtf(-2.0f * logf(rng_u01_open(word[2 * pair]))),
-                      angle = 6.28318530718f * rng_u01(word[2 * pair + 1]);
-                if (e + 2 * pair < n) to[e + 2 * pair] = std * r * cosf(angle);
-                if (e + 2 * pair + 1 < n) to[e + 2 * pair + 1] = std * r * sinf(angle);
-            }
+        for (int64_t i = 0; i < n; i++) h[i] = bf16 ? f32_to_bf16(piece->values[i]) : f32_to_f16(piece->values[i]);
+        from = h;
+    }
+    return device_upload(array->device, element_at(array, at), from, (size_t)n * dtype_size(array->dtype));
+}
+
+static Status piece_load(Piece *piece, const ParamArray *array, size_t at, int64_t n) {
+    bool wide = array->dtype == DTYPE_F32, bf16 = array->dtype == DTYPE_BF16;
+    const uint16_t *h = piece->narrow;
+    TRY_RETURN(device_download(array->device, wide ? piece->values : piece->narrow, element_at(array, at),
+                               (size_t)n * dtype_size(array->dtype)));
+#pragma omp parallel for schedule(static) if (!wide)
+    for (int64_t i = 0; i < (wide ? 0 : n); i++) piece->values[i] = bf16 ? bf16_to_f32(h[i]) : f16_to_f32(h[i]);
+    return TANE_OK;
+}
+
+static Status zero_array(const Params *set, const ParamArray *array) {
+    return device_zero(array->device, array->flat, set->elements * dtype_size(array->dtype));
+}
+
+/* ----------------------------------------------------------------------------------------------------- fresh */
+
+/* Elements from .. from + n - 1 of p; from is a multiple of 4. */
+static void fresh_values(const Param *p, uint64_t seed, int64_t from, int64_t n, float *to) {
+    float std = (float)p->init_std;
+    if (p->init_std == 0) {
+        for (int64_t e = 0; e < n; e++) to[e] = p->init_ones ? 1.0f : 0.0f;
+        return;
+    }
+#pragma omp parallel for schedule(static)
+    for (int64_t e = 0; e < n; e += 4) {
+        uint32_t word[4];
+        philox4x32(seed, (uint64_t)p->index, (uint64_t)(from + e) / 4, word);
+        for (int pair = 0; pair < 2; pair++) { /* Box-Muller */
+            float r = sqrtf(-2.0f * logf(rng_u01_open(word[2 * pair]))),
+                  angle = 6.28318530718f * rng_u01(word[2 * pair + 1]);
+            if (e + 2 * pair < n) to[e + 2 * pair] = std * r * cosf(angle);
+            if (e + 2 * pair + 1 < n) to[e + 2 * pair + 1] = std * r * sinf(angle);
         }
     }
 }
 
-void params_convert(const Params *set, const float *from, void *to, DType dtype) {
-    if (dtype == DTYPE_F32) {
-        memcpy(to, from, set->elements * sizeof *from);
-        return;
+Status params_init(const Params *set, uint64_t seed, const ParamArray *arrays, int n) {
+    Status st = TANE_OK;
+    Piece piece;
+    TRY(piece_new(&piece));
+    for (int a = 0; a < n; a++) TRY(zero_array(set, &arrays[a]));
+    for (int i = 0; i < set->n; i++) {
+        const Param *p = set->items[i];
+        for (int64_t at = 0, count = param_count(p); at < count; at += PIECE) {
+            int64_t m = count - at < PIECE ? count - at : PIECE;
+            fresh_values(p, seed, at, m, piece.values);
+            for (int a = 0; a < n; a++) TRY(piece_store(&piece, &arrays[a], p->offset + (size_t)at, m));
+        }
     }
-    uint16_t *h = to;
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < set->elements; i++) h[i] = f32_to_bf16(from[i]);
+out:
+    piece_free(&piece);
+    return st;
 }
 
 /* -------------------------------------------------------------------------------------------------- reading */
@@ -116,25 +175,36 @@ static Status element_f32(const StTensor *t, int64_t i, float *out) {
     }
 }
 
-static Status read_part(const Param *p, const ParamPart *part, const StTensor *t, float *flat) {
+static Status check_shape(const Param *p, const ParamPart *part, const StTensor *t) {
     int64_t shape[2], rank = p->rank;
     part_shape(p, part, shape);
-    if (t->rank != rank || t->shape[0] != shape[0] || (rank == 2 && t->shape[1] != shape[1])) {
-        char found[64];
-        st_shape_text(t, found, sizeof found);
-        return rank == 2 ? FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is %s, but config.json makes it [%lld, %lld]", t->file,
-                                t->name, found, (long long)shape[0], (long long)shape[1])
-                         : FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is %s, but config.json makes it [%lld]", t->file,
-                                t->name, found, (long long)shape[0]);
-    }
+    if (t->rank == rank && t->shape[0] == shape[0] && (rank == 1 || t->shape[1] == shape[1])) return TANE_OK;
+    char found[64];
+    st_shape_text(t, found, sizeof found);
+    return rank == 2 ? FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is %s, but config.json makes it [%lld, %lld]", t->file,
+                            t->name, found, (long long)shape[0], (long long)shape[1])
+                     : FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is %s, but config.json makes it [%lld]", t->file, t->name,
+                            found, (long long)shape[0]);
+}
+
+/* A part into every array with the given one's suffix. */
+static Status read_part(const Param *p, const ParamPart *part, const StTensor *t, const ParamArray *arrays, int n,
+                        const char *suffix, Piece *piece) {
+    TRY_RETURN(check_shape(p, part, t));
     float probe;
     TRY_RETURN(element_f32(t, 0, &probe)); /* the type is fine for all elements, or for none */
-    int64_t columns = rank == 2 ? p->shape[1] : 1;
-    float *to = flat + p->offset + part->row * columns;
+    int64_t columns = p->rank == 2 ? p->shape[1] : 1, count = part->rows * columns;
+    size_t to = p->offset + (size_t)(part->row * columns);
+    for (int64_t at = 0; at < count; at += PIECE) {
+        int64_t m = count - at < PIECE ? count - at : PIECE;
 #pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < part->rows; r++)
-        for (int64_t c = 0; c < columns; c++)
-            (void)element_f32(t, part->transposed ? c * part->rows + r : r * columns + c, &to[r * columns + c]);
+        for (int64_t i = 0; i < m; i++) {
+            int64_t e = at + i;
+            (void)element_f32(t, part->transposed ? e % columns * part->rows + e / columns : e, &piece->values[i]);
+        }
+        for (int a = 0; a < n; a++)
+            if (!strcmp(arrays[a].suffix, suffix)) TRY_RETURN(piece_store(piece, &arrays[a], to + (size_t)at, m));
+    }
     return TANE_OK;
 }
 
@@ -160,20 +230,26 @@ static bool is_ignored(const char *name, const char *const *ignored) {
     return false;
 }
 
-static Status read_array(const Params *set, const StFile *file, const char *prefix, const ParamArray *array,
-                         bool *used) {
+static Status read_arrays(const Params *set, const StFile *file, const char *prefix, const ParamArray *arrays, int n,
+                          const ParamArray *of, bool *used, Piece *piece) {
     char name[512];
-    memset(array->flat, 0, set->elements * sizeof(float));
     for (int i = 0; i < set->n; i++) {
         const Param *p = set->items[i];
         for (int k = 0; k < p->n_parts; k++) {
-            const StTensor *t = find_tensor(file, array_name(&p->parts[k], array, name), prefix);
+            const StTensor *t = find_tensor(file, array_name(&p->parts[k], of, name), prefix);
             if (!t) TRY_RETURN(st_require(file, name, &t)); /* the error with the nearest name */
-            TRY_RETURN(read_part(p, &p->parts[k], t, array->flat));
+            TRY_RETURN(read_part(p, &p->parts[k], t, arrays, n, of->suffix, piece));
             used[t->index] = true;
         }
     }
     return TANE_OK;
+}
+
+/* Does an earlier array have its suffix? Then they are read together. */
+static bool read_before(const ParamArray *arrays, int a) {
+    for (int b = 0; b < a; b++)
+        if (!strcmp(arrays[b].suffix, arrays[a].suffix)) return true;
+    return false;
 }
 
 Status params_read(const Params *set, const char *path, const char *prefix, const char *const *ignored,
@@ -181,10 +257,14 @@ Status params_read(const Params *set, const char *path, const char *prefix, cons
     Status st = TANE_OK;
     StFile *file = NULL;
     bool *used = NULL;
+    Piece piece = {0};
     TRY(st_open(&file, path));
     size_t count = st_count(file);
     TRY(MEM_NEW_ARRAY(&used, count));
-    for (int a = 0; a < n; a++) TRY(read_array(set, file, prefix, &arrays[a], used));
+    TRY(piece_new(&piece));
+    for (int a = 0; a < n; a++) TRY(zero_array(set, &arrays[a]));
+    for (int a = 0; a < n; a++)
+        if (!read_before(arrays, a)) TRY(read_arrays(set, file, prefix, arrays, n, &arrays[a], used, &piece));
     for (size_t i = 0; i < count; i++) {
         const StTensor *t = st_get(file, i);
         /* A tied model's file may repeat the embedding as the output layer. */
@@ -194,6 +274,7 @@ Status params_read(const Params *set, const char *path, const char *prefix, cons
         goto out;
     }
 out:
+    piece_free(&piece);
     mem_free(used);
     st_close(&file);
     return st;
@@ -207,28 +288,39 @@ typedef struct PartRef {
     const ParamArray *array;
 } PartRef;
 
-/* One part's data in the file's order and type, in pieces. */
-static Status write_part(StWriter *w, PartRef ref, DType save) {
-    enum { PIECE = 16384 };
-    float piece[PIECE];
-    uint16_t narrow[PIECE];
+/* One part's data in the file's order and type. What the file has transposed is loaded whole. */
+static Status write_part(StWriter *w, PartRef ref, DType save, Piece *piece) {
+    Status st = TANE_OK;
     const Param *p = ref.param;
     int64_t columns = p->rank == 2 ? p->shape[1] : 1, n = ref.part->rows * columns;
-    const float *from = ref.array->flat + p->offset + ref.part->row * columns;
+    size_t from = p->offset + (size_t)(ref.part->row * columns);
+    float *whole = NULL;
+    if (ref.part->transposed) {
+        TRY_RETURN(MEM_NEW_ARRAY(&whole, (size_t)n));
+        for (int64_t at = 0; at < n; at += PIECE) {
+            int64_t m = n - at < PIECE ? n - at : PIECE;
+            TRY(piece_load(piece, ref.array, from + (size_t)at, m));
+            for (int64_t i = 0; i < m; i++)
+                whole[(at + i) % columns * ref.part->rows + (at + i) / columns] = piece->values[i];
+        }
+    }
     for (int64_t at = 0; at < n; at += PIECE) {
         int64_t m = n - at < PIECE ? n - at : PIECE;
-        for (int64_t i = 0; i < m; i++) {
-            int64_t e = at + i;
-            piece[i] = from[ref.part->transposed ? e % ref.part->rows * columns + e / ref.part->rows : e];
-        }
+        if (whole) memcpy(piece->values, whole + at, (size_t)m * sizeof *whole);
+        else TRY(piece_load(piece, ref.array, from + (size_t)at, m));
         if (save == DTYPE_F32) {
-            TRY_RETURN(st_writer_write(w, piece, (size_t)m * 4));
+            TRY(st_writer_write(w, piece->values, (size_t)m * 4));
             continue;
         }
-        for (int64_t i = 0; i < m; i++) narrow[i] = save == DTYPE_BF16 ? f32_to_bf16(piece[i]) : f32_to_f16(piece[i]);
-        TRY_RETURN(st_writer_write(w, narrow, (size_t)m * 2));
+        uint16_t *h = piece->narrow;
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < m; i++)
+            h[i] = save == DTYPE_BF16 ? f32_to_bf16(piece->values[i]) : f32_to_f16(piece->values[i]);
+        TRY(st_writer_write(w, h, (size_t)m * 2));
     }
-    return TANE_OK;
+out:
+    mem_free(whole);
+    return st;
 }
 
 Status params_write(const Params *set, const ParamArray *arrays, int n, DType save, const char *path, uint64_t *size,
@@ -237,6 +329,8 @@ Status params_write(const Params *set, const ParamArray *arrays, int n, DType sa
     StWriter *w = NULL;
     PartRef *refs = NULL;
     int n_refs = 0;
+    Piece piece;
+    TRY_RETURN(piece_new(&piece));
     TRY(MEM_NEW_ARRAY(&refs, (size_t)set->n * PARAM_PARTS * (size_t)n));
     TRY(st_writer_open(&w, path));
     TRY(st_writer_metadata(w, "format", "pt"));
@@ -251,10 +345,11 @@ Status params_write(const Params *set, const ParamArray *arrays, int n, DType sa
                 refs[n_refs++] = ref;
             }
     TRY(st_writer_begin(w));
-    for (const StTensor *t; (t = st_writer_next(w));) TRY(write_part(w, refs[t->index], save));
+    for (const StTensor *t; (t = st_writer_next(w));) TRY(write_part(w, refs[t->index], save, &piece));
     TRY(st_writer_close(&w, size, sha256_hex));
 out:
     st_writer_abort(&w);
+    piece_free(&piece);
     mem_free(refs);
     return st;
 }

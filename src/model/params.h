@@ -7,6 +7,7 @@
 #define MODEL_PARAMS_H
 
 #include "base/mem.h"
+#include "device/device.h"
 #include "device/tensor.h"
 
 /* What a parameter is for. Weight decay, freezing and learning-rate groups go by this, never by name or index. */
@@ -50,24 +51,24 @@ void params_release(Params *set);
 static inline int64_t param_count(const Param *p) { return p->rank == 2 ? p->shape[0] * p->shape[1] : p->shape[0]; }
 int64_t params_count(const Params *set); /* without gaps */
 
-/* Fresh values: element e of parameter i is a function of (seed, i, e). flat: fp32. */
-void params_init(const Params *set, uint64_t seed, float *flat);
-
-/* fp32 -> dtype over a whole flat array, in parallel. */
-void params_convert(const Params *set, const float *from, void *to, DType dtype);
-
-/* A flat array as a file has it: every parameter's tensor is called NAME + suffix. */
+/* A flat array, in a device's memory, and its name in a file: every parameter's tensor is called NAME + suffix. */
 typedef struct ParamArray {
     const char *suffix; /* "" for the weights themselves */
-    float *flat;
+    void *flat;
+    DType dtype; /* fp32, bf16 or fp16 */
+    Device *device;
 } ParamArray;
 
-/* Reads path (a file, or a folder with model.safetensors or its shards) into fp32. Missing, unknown or misshapen tensors
+/* Fresh values into each of the arrays, rounded to its type: element e of parameter i is a function of (seed, i, e). */
+Status params_init(const Params *set, uint64_t seed, const ParamArray *arrays, int n);
+
+/* Reads path (a file, or a folder with model.safetensors or its shards) into the arrays, rounded to their types; several
+ * may have one suffix. Missing, unknown or misshapen tensors
  * are errors that name them; names that end in one of `ignored` (NULL-terminated, may be NULL) are passed over; `prefix`
  * (may be NULL) may be missing from the names. */
 Status params_read(const Params *set, const char *path, const char *prefix, const char *const *ignored,
                    const ParamArray *arrays, int n);
-/* Writes them as `save` (fp32, bf16 or fp16) to path; size and hash as fw_close gives them. */
+/* Writes the arrays as `save` (fp32, bf16 or fp16) to path; size and hash as fw_close gives them. */
 Status params_write(const Params *set, const ParamArray *arrays, int n, DType save, const char *path, uint64_t *size,
                     char *sha256_hex);
 

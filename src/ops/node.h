@@ -14,6 +14,13 @@ typedef enum GradWrite {
     GRAD_RUN   /* parameter's first writer in a run: TapeRun.accumulate decides */
 } GradWrite;
 
+/* How a node's outputs come back where they were not kept. */
+typedef enum Recompute {
+    AGAIN_NOT,
+    AGAIN_FORWARD, /* forward once more: needs the inputs */
+    AGAIN_KEPT     /* the kernel's recompute: needs only what backward keeps */
+} Recompute;
+
 struct Node {
     OpId op;
     const void *args; /* the op's own parameters */
@@ -29,7 +36,11 @@ struct Node {
     size_t scratch_bytes;                           /* one region for forward and backward */
     void *scratch;
     int index;
+    int block;        /* see tape_block */
+    uint32_t remakes; /* bit j: the kernel's recompute makes out[j]; 0: it has none */
+    Recompute again;  /* before its block's backward */
     Tape *tape;
+    Device *device;
 };
 
 /* One device's implementation of an op. */
@@ -40,6 +51,8 @@ struct OpKernel {
     Status (*plan)(Node *node);
     Status (*forward)(const Node *node, const TapeRun *run);
     Status (*backward)(const Node *node, const TapeRun *run); /* NULL for NODIFF rows */
+    /* Makes outputs[node->remakes] again from what backward keeps, and touches nothing else. NULL: forward does. */
+    Status (*recompute)(const Node *node, const TapeRun *run);
 };
 
 /* Recording, for fronts. Each returns NULL once the tape has failed. */
@@ -76,10 +89,10 @@ enum {
 #define OP_KERNEL(op, plan_, forward_, backward_)                                                                      \
     _Static_assert(OP_DIFF_##op, "ops.def says that " #op " has no gradient");                                         \
     extern const OpKernel CPU_KERNEL(op);                                                                              \
-    const OpKernel CPU_KERNEL(op) = {#op, plan_, forward_, backward_};
+    const OpKernel CPU_KERNEL(op) = {#op, plan_, forward_, backward_, NULL};
 #define OP_KERNEL_NODIFF(op, plan_, forward_)                                                                          \
     _Static_assert(!OP_DIFF_##op, "ops.def says that " #op " has a gradient");                                         \
     extern const OpKernel CPU_KERNEL(op);                                                                              \
-    const OpKernel CPU_KERNEL(op) = {#op, plan_, forward_, NULL};
+    const OpKernel CPU_KERNEL(op) = {#op, plan_, forward_, NULL, NULL};
 
 #endif

@@ -8,9 +8,21 @@
 #include "base/clock.h"
 #include "ops/node.h"
 
+/* One entry of the schedule. */
+typedef enum StepKind { STEP_FORWARD, STEP_RECOMPUTE, STEP_BACKWARD } StepKind;
+typedef struct Step {
+    StepKind kind;
+    Node *node;
+} Step;
+
 struct Tape {
-    const OpKernel *const *kernels;
+    Device *device;
     bool with_grad, planned, timing, seeded;
+    TapeRecompute recompute;
+    int block;   /* of the nodes recorded now */
+    Step *steps; /* forward, then backward with what is recomputed in between */
+    int n_steps, n_forward;
+    TapeRun *run; /* on a GPU: the run's values in its memory */
     Arena arena;
     Node **nodes;
     int n_nodes, cap_nodes;
@@ -23,16 +35,18 @@ struct Tape {
     double forward_s[OP_COUNT], backward_s[OP_COUNT];
 };
 
-Status tape_new(Tape **out, const OpKernel *const *kernels, bool with_grad) {
+Status tape_new(Tape **out, Device *device, bool with_grad) {
     TRY_RETURN(MEM_NEW(out));
-    (*out)->kernels = kernels;
+    (*out)->device = device;
     (*out)->with_grad = with_grad;
     return TANE_OK;
 }
 
 void tape_free(Tape *t) {
     if (!t) return;
+    device_release(t->device, t->run);
     arena_release(&t->arena);
+    mem_free(t->steps);
     mem_free(t->nodes);
     mem_free(t->tensors);
     mem_free(t);
@@ -42,6 +56,8 @@ void tape_free(Tape *t) {
 
 bool tape_ok(const Tape *t) { return t->error.code == TANE_OK; }
 bool tape_with_grad(const Tape *t) { return t->with_grad; }
+void tape_recompute(Tape *t, TapeRecompute which) { t->recompute = which; }
+void tape_block(Tape *t) { t->block++; }
 
 void *tape_fail(Tape *t, const char *fmt, ...) {
     if (!tape_ok(t)) return NULL;
@@ -70,8 +86,8 @@ static Tensor *new_tensor(Tape *t, const char *name, DType dtype, int rank, cons
     x->rank = rank;
     for (int i = 0; i < rank; i++) x->shape[i] = shape[i];
     x->planned = planned;
-    x->first = INT32_MAX;
-    x->last = -1;
+    x->first = x->again = INT32_MAX;
+    x->last = x->again_last = -1;
     if (!planned) return x;
     if (t->n_tensors == t->cap_tensors) {
         int cap = t->cap_tensors ? 2 * t->cap_tensors : 64;
@@ -115,6 +131,8 @@ Node *tape_record(Tape *t, OpId op, const void *args, size_t args_size, Tensor *
     node->op = op;
     node->args = copy;
     node->tape = t;
+    node->device = t->device;
+    node->block = t->block;
     node->index = t->n_nodes;
     node->n_in = n_in;
     node->n_out = n_out;
@@ -158,10 +176,6 @@ Status node_save(Node *node, DType dtype, int rank, const int64_t *shape) {
 
 /* ------------------------------------------------------------------------------------------------- planning */
 
-/* The schedule: forward of node i is step i, its backward step 2n - 1 - i. */
-static int forward_step(const Node *node) { return node->index; }
-static int backward_step(const Tape *t, const Node *node) { return 2 * t->n_nodes - 1 - node->index; }
-
 static Tensor *memory_of(Tensor *x) {
     while (x->shares) x = x->shares;
     return x;
@@ -169,6 +183,10 @@ static Tensor *memory_of(Tensor *x) {
 
 static void touch(Tensor *x, int step) {
     if (!x) return;
+    if (step >= x->again) {
+        if (step > x->again_last) x->again_last = step;
+        return;
+    }
     if (step < x->first) x->first = step;
     if (step > x->last) x->last = step;
 }
@@ -204,12 +222,80 @@ static Status plan_gradients(Tape *t) {
     return TANE_OK;
 }
 
-static const Node *producer_of(const Tape *t, const Tensor *x, int *out) {
+static Node *producer_of(const Tape *t, const Tensor *x, int *out) {
     for (int p = 0; p < t->n_nodes; p++)
         for (*out = 0; *out < t->nodes[p]->n_out; ++*out)
             if (t->nodes[p]->out[*out] == x) return t->nodes[p];
     return NULL;
 }
+
+/* ---- what is computed a second time */
+
+static bool is_cheap(OpId op) { return op == OP_norm || op == OP_activation || op == OP_glu || op == OP_dropout; }
+
+/* Does backward, or a forward that runs again, read this output of node? `again` holds for later nodes already. */
+static bool needed_again(const Tape *t, const Node *node, int j) {
+    if (node->live && node->backward_reads_out >> j & 1) return true;
+    for (int i = node->index + 1; i < t->n_nodes; i++)
+        for (int k = 0; k < t->nodes[i]->n_in; k++) {
+            const Node *reader = t->nodes[i];
+            if (reader->in[k] != node->out[j]) continue;
+            if (reader->live && reader->backward_reads_in >> k & 1) return true;
+            if (reader->again == AGAIN_FORWARD) return true;
+        }
+    return false;
+}
+
+static bool crosses_block(const Tape *t, const Node *node) {
+    for (int k = 0; k < node->n_in; k++) {
+        int j;
+        const Node *from = node->in[k] && node->in[k]->planned ? producer_of(t, node->in[k], &j) : NULL;
+        if (from && from->block != node->block) return true;
+    }
+    return false;
+}
+
+/* From the end of each block, since a node is needed by those behind it. A block's first node, whose inputs come from
+ * outside, keeps what its own recompute needs rather than these inputs: of residual and branch only their sum. */
+static void choose_recompute(Tape *t) {
+    if (t->recompute == RECOMPUTE_NONE || !t->with_grad) return;
+    for (int i = t->n_nodes - 1; i >= 0; i--) {
+        Node *node = t->nodes[i];
+        bool cheap = t->recompute == RECOMPUTE_CHEAP, needed = false;
+        if (node->block == 0 || node->block == t->block || (cheap && !is_cheap(node->op))) continue;
+        bool kept = node->remakes && (cheap || crosses_block(t, node));
+        for (int j = 0; j < node->n_out; j++)
+            if (node->out[j] && (!kept || node->remakes >> j & 1)) needed |= needed_again(t, node, j);
+        needed |= !kept && node->live && node->n_saved > 0;
+        if (needed) node->again = kept ? AGAIN_KEPT : AGAIN_FORWARD;
+    }
+}
+
+static Status plan_steps(Tape *t) {
+    TRY_RETURN(MEM_NEW_ARRAY(&t->steps, (size_t)t->n_nodes * 3));
+    for (int i = 0; i < t->n_nodes; i++) t->steps[t->n_steps++] = (Step){STEP_FORWARD, t->nodes[i]};
+    t->n_forward = t->n_steps;
+    for (int i = t->n_nodes - 1; i >= 0; i--) {
+        Node *node = t->nodes[i];
+        if (i == t->n_nodes - 1 || t->nodes[i + 1]->block != node->block) { /* a block's backward begins */
+            int first = i;
+            while (first > 0 && t->nodes[first - 1]->block == node->block) first--;
+            for (int k = first; k <= i; k++)
+                if (t->nodes[k]->again) t->steps[t->n_steps++] = (Step){STEP_RECOMPUTE, t->nodes[k]};
+        }
+        if (node->live) t->steps[t->n_steps++] = (Step){STEP_BACKWARD, node};
+    }
+    for (int s = t->n_forward; s < t->n_steps; s++) {
+        Node *node = t->steps[s].node;
+        if (t->steps[s].kind != STEP_RECOMPUTE) continue;
+        for (int j = 0; j < node->n_out; j++)
+            if (node->out[j] && (node->again == AGAIN_FORWARD || node->remakes >> j & 1)) node->out[j]->again = s;
+        for (int k = 0; k < node->n_saved && node->again == AGAIN_FORWARD; k++) node->saved[k]->again = s;
+    }
+    return TANE_OK;
+}
+
+/* ---- memory */
 
 /* Outputs that may lie in an input's memory: nobody else may read that input, then or in backward. */
 static bool output_needed_backward(const Tape *t, const Tensor *x) {
@@ -235,6 +321,7 @@ static void share_memory(Tape *t) {
             Tensor *x = node->in[k];
             if (!x->planned || x->consumers != 1 || x->keep || x->dtype != node->out[j]->dtype) continue;
             if (node->live && node->backward_reads_in >> k & 1) continue;
+            if ((x->again == INT32_MAX) != (node->out[j]->again == INT32_MAX)) continue; /* it must outlive this node */
             if (!output_needed_backward(t, x)) node->out[j]->shares = x;
         }
     }
@@ -256,41 +343,48 @@ static void share_memory(Tape *t) {
 }
 
 static void plan_lifetimes(Tape *t) {
-    for (int i = 0; i < t->n_nodes; i++) {
-        Node *node = t->nodes[i];
-        int forward = forward_step(node), backward = backward_step(t, node);
+    for (int s = 0; s < t->n_steps; s++) {
+        const Node *node = t->steps[s].node;
+        bool backward = t->steps[s].kind == STEP_BACKWARD,
+             kept = t->steps[s].kind == STEP_RECOMPUTE && node->again == AGAIN_KEPT;
+        bool forward = !backward && !kept;
         for (int k = 0; k < node->n_in; k++) {
             Tensor *x = node->in[k];
-            touch(x, forward);
-            if (!node->live) continue;
-            if (node->backward_reads_in >> k & 1) touch(x, backward);
-            if (node->grad_in[k] != GRAD_NONE) touch(x->grad, backward);
+            if (forward || node->backward_reads_in >> k & 1) touch(x, s);
+            if (backward && x && node->grad_in[k] != GRAD_NONE) touch(x->grad, s);
         }
         for (int j = 0; j < node->n_out; j++) {
             Tensor *y = node->out[j];
-            touch(y, forward);
-            if (!node->live || !y) continue;
-            if (node->backward_reads_out >> j & 1) touch(y, backward);
-            if (y->grad) touch(y->grad, backward);
+            if (forward || node->backward_reads_out >> j & 1 || (kept && node->remakes >> j & 1)) touch(y, s);
+            if (backward && y) touch(y->grad, s);
         }
-        for (int s = 0; s < node->n_saved; s++) {
-            touch(node->saved[s], forward);
-            if (node->live) touch(node->saved[s], backward);
-        }
+        for (int k = 0; k < node->n_saved; k++) touch(node->saved[k], s);
     }
     for (int i = 0; i < t->n_tensors; i++) {
         Tensor *x = t->tensors[i];
-        if (x->keep) touch(x, 2 * t->n_nodes);
+        if (x->keep) touch(x, t->n_steps);
     }
     for (int i = 0; i < t->n_tensors; i++) { /* those that share live as long as all of them together */
-        Tensor *x = t->tensors[i];
+        Tensor *x = t->tensors[i], *owner = memory_of(x);
         if (!x->shares || x->last < 0) continue;
-        touch(memory_of(x), x->first);
-        touch(memory_of(x), x->last);
+        touch(owner, x->first);
+        touch(owner, x->last);
+        if (x->again_last >= 0) touch(owner, x->again_last);
     }
 }
 
-static size_t aligned(size_t n) { return (n + 63) & ~(size_t)63; }
+/* At the same time at any moment? */
+static bool lives_overlap(const Tensor *x, const Tensor *y) {
+    int xs[2][2] = {{x->first, x->last}, {x->again, x->again_last}},
+        ys[2][2] = {{y->first, y->last}, {y->again, y->again_last}};
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++)
+            if (xs[i][1] >= 0 && ys[j][1] >= 0 && xs[i][0] <= ys[j][1] && ys[j][0] <= xs[i][1]) return true;
+    return false;
+}
+
+/* As device memory comes; on the CPU more than the 64 bytes that kernels want. */
+static size_t aligned(size_t n) { return (n + 255) & ~(size_t)255; }
 
 typedef struct Placed {
     size_t begin, end;
@@ -318,7 +412,7 @@ static Status plan_offsets(Tape *t) {
         int n_busy = 0;
         for (int k = 0; k < i; k++) { /* what lives at the same time, by address */
             Tensor *y = order[k];
-            if (y->last < x->first || x->last < y->first) continue;
+            if (!lives_overlap(x, y)) continue;
             Placed p = {y->offset, y->offset + aligned(tensor_bytes(y))};
             int at = n_busy++;
             for (; at > 0 && busy[at - 1].begin > p.begin; at--) busy[at] = busy[at - 1];
@@ -346,9 +440,11 @@ Status tape_plan(Tape *t) {
     TRY_RETURN(plan_gradients(t));
     for (int i = 0; i < t->n_nodes; i++) {
         Node *node = t->nodes[i];
-        TRY_RETURN(t->kernels[node->op]->plan(node));
+        TRY_RETURN(t->device->kernels[node->op]->plan(node));
         if (node->scratch_bytes > t->scratch) t->scratch = node->scratch_bytes;
     }
+    choose_recompute(t);
+    TRY_RETURN(plan_steps(t));
     share_memory(t);
     plan_lifetimes(t);
     TRY_RETURN(plan_offsets(t));
@@ -374,33 +470,48 @@ void tape_report(const Tape *t, TapeReport *report) {
 
 /* Each thread has its own scratch: more of them than were planned for would write past the end. */
 static Status check_threads(const Tape *t) {
-    int now = omp_get_max_threads();
+    int now = t->device->host ? omp_get_max_threads() : t->threads;
     if (now <= t->threads) return TANE_OK;
     return FAIL(TANE_EINTERNAL, "the tape was planned for %d threads and cannot run on %d", t->threads, now);
 }
 
-Status tape_forward(Tape *t, const TapeRun *run) {
+static Status run_step(Tape *t, const Step *s, const TapeRun *run) {
+    const OpKernel *kernel = t->device->kernels[s->node->op];
+    switch (s->kind) {
+    case STEP_BACKWARD: return kernel->backward(s->node, run);
+    case STEP_RECOMPUTE:
+        return s->node->again == AGAIN_KEPT ? kernel->recompute(s->node, run) : kernel->forward(s->node, run);
+    default: return kernel->forward(s->node, run);
+    }
+}
+
+static Status replay(Tape *t, int from, int to, const TapeRun *run) {
     TRY_RETURN(check_threads(t));
-    for (int i = 0; i < t->n_nodes; i++) {
-        const Node *node = t->nodes[i];
-        double start = t->timing ? clock_seconds() : 0;
-        TRY_RETURN(t->kernels[node->op]->forward(node, run));
-        if (t->timing) t->forward_s[node->op] += clock_seconds() - start;
+    TapeRun here = *run;
+    if (!t->device->host && !run->on_device) {
+        if (!t->run) TRY_RETURN(device_alloc(t->device, (void **)&t->run, sizeof *t->run));
+        TRY_RETURN(device_upload(t->device, t->run, run, sizeof *run));
+        here.on_device = t->run;
+    }
+    for (int i = from; i < to; i++) {
+        const Step *s = &t->steps[i];
+        if (!t->timing) {
+            TRY_RETURN(run_step(t, s, &here));
+            continue;
+        }
+        double start = clock_seconds(), *sum = s->kind == STEP_FORWARD ? t->forward_s : t->backward_s;
+        TRY_RETURN(run_step(t, s, &here));
+        TRY_RETURN(device_sync(t->device));
+        sum[s->node->op] += clock_seconds() - start;
     }
     return TANE_OK;
 }
 
+Status tape_forward(Tape *t, const TapeRun *run) { return replay(t, 0, t->n_forward, run); }
+
 Status tape_backward(Tape *t, const TapeRun *run) {
     if (!t->with_grad) return FAIL(TANE_EINTERNAL, "tape_backward: the tape was recorded without gradients");
-    TRY_RETURN(check_threads(t));
-    for (int i = t->n_nodes - 1; i >= 0; i--) {
-        const Node *node = t->nodes[i];
-        if (!node->live) continue;
-        double start = t->timing ? clock_seconds() : 0;
-        TRY_RETURN(t->kernels[node->op]->backward(node, run));
-        if (t->timing) t->backward_s[node->op] += clock_seconds() - start;
-    }
-    return TANE_OK;
+    return replay(t, t->n_forward, t->n_steps, run);
 }
 
 void tape_timing(Tape *t, bool on) { t->timing = on; }

@@ -17,6 +17,7 @@
 #define OPS_TAPE_H
 
 #include "base/mem.h"
+#include "device/device.h"
 #include "device/tensor.h"
 
 typedef struct Tape Tape;
@@ -32,17 +33,32 @@ typedef enum OpId {
 
 /* What differs from one run to the next. */
 typedef struct TapeRun {
-    uint64_t seed;     /* of dropout */
-    uint64_t position; /* counter of dropout: which micro-batch of the whole training this is */
+    uint64_t seed;     /* of dropout and stochastic rounding */
+    uint64_t position; /* their counter: which micro-batch, or update, of the whole training this is */
+    float grad_scale;  /* d(objective) / d(sum of the losses): 1 / targets of the whole step */
     bool training;     /* dropout is on */
     bool accumulate;   /* parameter gradients are added to (second and later micro-batches) */
-    float grad_scale;  /* d(objective) / d(sum of the losses): 1 / targets of the whole step */
+    /* On a GPU: where kernels find seed, position and grad_scale when they run, so that a graph recorded once serves
+     * every step; training and accumulate decide which kernels are queued. NULL: the tape uploads them itself. */
+    const struct TapeRun *on_device;
 } TapeRun;
 
-/* `kernels` has OP_COUNT rows (ops_cpu()); with_grad: record for backward too. */
-Status tape_new(Tape **out, const OpKernel *const *kernels, bool with_grad);
+/* with_grad: record for backward too. The device outlives the tape. */
+Status tape_new(Tape **out, Device *device, bool with_grad);
 void tape_free(Tape *t); /* NULL is fine */
 bool tape_with_grad(const Tape *t);
+
+/* Gradient checkpointing, chosen before recording. A recomputed node runs its forward again right before the backward of
+ * its block, and what only that backward reads takes no memory in between. */
+typedef enum TapeRecompute {
+    RECOMPUTE_NONE,
+    RECOMPUTE_CHEAP, /* norms, activations, gates, dropout: memory for a few passes over it */
+    RECOMPUTE_BLOCK  /* everything in a block but its inputs */
+} TapeRecompute;
+void tape_recompute(Tape *t, TapeRecompute which);
+/* What is recorded from here on belongs to the next block (a layer). Before the first call and in the last block, which
+ * runs backward at once, nothing is recomputed. */
+void tape_block(Tape *t);
 
 /* A tensor whose memory belongs to the caller; set ->data before a run. */
 Tensor *tape_external(Tape *t, const char *name, DType dtype, int rank, const int64_t *shape);
@@ -51,6 +67,7 @@ Tensor *tape_param(Tape *t, const char *name, DType dtype, int rank, const int64
 
 Status tape_plan(Tape *t);
 size_t tape_bytes(const Tape *t);
+/* memory is the device's. */
 Status tape_bind(Tape *t, void *memory);
 Status tape_forward(Tape *t, const TapeRun *run);
 /* Backward from the recorded loss, right after tape_forward with the same run. */

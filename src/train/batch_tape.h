@@ -5,21 +5,31 @@
 #include "data/dataset.h"
 #include "model/model.h"
 
+typedef struct BatchTapeOptions {
+    int64_t rows, width;
+    double label_smoothing;
+    bool with_grad;         /* model->grads must be set */
+    TapeRecompute recompute;
+    float *loss_scale;      /* fp32 in the device's memory, or NULL */
+} BatchTapeOptions;
+
 typedef struct BatchTape {
+    Device *device;
     Tape *tape;
     int64_t rows, width;
-    Tensor *tokens, *labels, *losses;
-    int32_t *positions;
+    Tensor *tokens, *labels, *losses; /* tokens and labels ->data are set before a run */
+    Tensor *sum;                      /* (2): op_loss_sum; ->data may be set elsewhere before a run */
+    int32_t *positions;               /* on the device, as is: */
+    int32_t *input;                   /* (2, rows, width) tokens and labels for batch_tape_run, made at its first call */
 } BatchTape;
 
-/* Records the model and its loss for batches of (rows, width). model->grads must be set when with_grad. */
-Status batch_tape_new(BatchTape *b, const Model *model, const OpKernel *const *kernels, int64_t rows, int64_t width,
-                      double label_smoothing, bool with_grad);
+/* Records the model and its loss for batches of (rows, width). */
+Status batch_tape_new(BatchTape *b, const Model *model, const BatchTapeOptions *options);
 void batch_tape_free(BatchTape *b);
 
-/* Sum of the batch's losses; gradients too when the tape has them. */
+/* Queues forward and, when the tape has gradients, backward. */
+Status batch_tape_queue(BatchTape *b, const TapeRun *run);
+/* The same for a batch in ordinary memory, and waits. Sum of the batch's losses. */
 Status batch_tape_run(BatchTape *b, const Batch *batch, const TapeRun *run, double *loss_sum);
-/* The first row whose loss is not finite, or -1. After batch_tape_run. */
-int64_t batch_tape_bad_row(const BatchTape *b);
 
 #endif

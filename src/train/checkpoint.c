@@ -7,8 +7,6 @@
 
 #include "base/file.h"
 
-static const char *const FIRST_MOMENT = ".exp_avg", *const SECOND_MOMENT = ".exp_avg_sq"; /* PyTorch's words */
-
 Status checkpoint_path(char **out, const char *run_dir, int64_t step) {
     char name[32];
     snprintf(name, sizeof name, "step-%06" PRId64, step);
@@ -104,7 +102,8 @@ out:
 /* ----------------------------------------------------------------------------------------------------- save */
 
 static Status check_room(const CheckpointSave *s) {
-    uint64_t have, need = (uint64_t)s->optimizer->model->params.elements * 12 + ((uint64_t)4 << 20);
+    uint64_t have, each = 3 * dtype_size(s->optimizer->type),
+                   need = (uint64_t)s->optimizer->model->params.elements * each + ((uint64_t)4 << 20);
     TRY_RETURN(dir_free_bytes(s->run_dir, &have));
     if (have >= need) return TANE_OK;
     return FAIL(TANE_ENOSPC,
@@ -117,11 +116,13 @@ static Status write_files(const CheckpointSave *s, const char *folder) {
     Status st = TANE_OK;
     char *path = NULL;
     const Optimizer *o = s->optimizer;
-    ParamArray moments[] = {{FIRST_MOMENT, o->m}, {SECOND_MOMENT, o->v}};
-    TRY(model_save(o->model, o->master, DTYPE_F32, folder));
+    ParamArray weights[2], moments[2];
+    optimizer_weights(o, weights);
+    optimizer_moments(o, moments);
+    TRY(model_save(o->model, &weights[0], weights[0].dtype, folder));
     if (s->tokenizer) TRY(tokenizer_save(s->tokenizer, folder));
     TRY(path_join(&path, folder, "optimizer.safetensors"));
-    TRY(params_write(&o->model->params, moments, 2, DTYPE_F32, path, NULL, NULL));
+    TRY(params_write(&o->model->params, moments, 2, o->type, path, NULL, NULL));
     mem_free(path);
     path = NULL;
     TRY(path_join(&path, folder, "state.json"));
@@ -269,18 +270,19 @@ out:
 Status checkpoint_load(const char *folder, Optimizer *o, json_t **state) {
     Status st = TANE_OK;
     char *path = NULL;
-    ParamArray weights = {"", o->master}, moments[] = {{FIRST_MOMENT, o->m}, {SECOND_MOMENT, o->v}};
+    ParamArray weights[2], moments[2];
+    int n = optimizer_weights(o, weights);
+    optimizer_moments(o, moments);
     const ModelFamily *family = o->model->config.family;
     *state = NULL;
     TRY(checkpoint_verify(folder));
-    TRY(params_read(&o->model->params, folder, family->prefix, family->ignored, &weights, 1));
+    TRY(params_read(&o->model->params, folder, family->prefix, family->ignored, weights, n));
     TRY(path_join(&path, folder, "optimizer.safetensors"));
     TRY(params_read(&o->model->params, path, NULL, NULL, moments, 2));
     mem_free(path);
     path = NULL;
     TRY(path_join(&path, folder, "state.json"));
     TRY(json_read_file(path, state));
-    optimizer_publish(o);
 out:
     if (st != TANE_OK) {
         err_context("going on from %s", folder);

@@ -6,16 +6,16 @@
 
 #include "base/file.h"
 
-#define ANY INFINITY
-#define MODEL "Model"
-#define DATA "Data"
-#define TRAINING "Training"
+#define ANY        INFINITY
+#define MODEL      "Model"
+#define DATA       "Data"
+#define TRAINING   "Training"
 #define EVALUATION "Evaluation"
-#define OUTPUT "Output"
-#define MACHINE "Machine"
+#define OUTPUT     "Output"
+#define MACHINE    "Machine"
 
-#define FIELD(name) offsetof(TrainOptions, name)
-#define BOOL(name, fallback, group, help) {#name, OPTION_BOOL, FIELD(name), #fallback, NULL, 0, 0, group, help},
+#define FIELD(name)                              offsetof(TrainOptions, name)
+#define BOOL(name, fallback, group, help)        {#name, OPTION_BOOL, FIELD(name), #fallback, NULL, 0, 0, group, help},
 #define INT(name, fallback, lo, hi, group, help) {#name, OPTION_INT, FIELD(name), #fallback, NULL, lo, hi, group, help},
 #define NUMBER(name, fallback, lo, hi, group, help)                                                                    \
     {#name, OPTION_FLOAT, FIELD(name), #fallback, NULL, lo, hi, group, help},
@@ -44,8 +44,10 @@ static Status list_number(const OptionSet *set, const char *name, const StringLi
                           double lo, double hi, double *out) {
     if (list->n == 0) return TANE_OK;
     if (list->n != 1 && list->n != files)
-        return FAIL(TANE_EINVAL, "%s: \"%s\" has %zu numbers for %zu files of \"train_files\"; give one a file, or one "
-                    "for all", origin(set, name), name, list->n, files);
+        return FAIL(TANE_EINVAL,
+                    "%s: \"%s\" has %zu numbers for %zu files of \"train_files\"; give one a file, or one "
+                    "for all",
+                    origin(set, name), name, list->n, files);
     return option_number(name, list->items[list->n == 1 ? 0 : k], origin(set, name), lo, hi, out);
 }
 
@@ -88,12 +90,15 @@ static Status check_model(const OptionSet *set) {
         return FAIL(TANE_EINVAL, "%s: \"hidden_size\" is %lld, not a multiple of \"num_attention_heads\" (%lld)",
                     origin(set, "hidden_size"), (long long)o->hidden_size, (long long)heads);
     if (llama && o->hidden_size / heads % 2)
-        return FAIL(TANE_EINVAL, "%s: heads of width %lld (hidden_size / num_attention_heads) cannot be rotated in "
-                    "pairs; llama needs an even width", origin(set, "hidden_size"),
-                    (long long)(o->hidden_size / heads));
+        return FAIL(TANE_EINVAL,
+                    "%s: heads of width %lld (hidden_size / num_attention_heads) cannot be rotated in "
+                    "pairs; llama needs an even width",
+                    origin(set, "hidden_size"), (long long)(o->hidden_size / heads));
     if (heads % kv)
-        return FAIL(TANE_EINVAL, "%s: \"num_attention_heads\" is %lld, not a multiple of \"num_key_value_heads\" "
-                    "(%lld)", origin(set, "num_key_value_heads"), (long long)heads, (long long)kv);
+        return FAIL(TANE_EINVAL,
+                    "%s: \"num_attention_heads\" is %lld, not a multiple of \"num_key_value_heads\" "
+                    "(%lld)",
+                    origin(set, "num_key_value_heads"), (long long)heads, (long long)kv);
     if (!llama && kv != heads)
         return FAIL(TANE_EINVAL, "%s: \"num_key_value_heads\" is for architecture llama; gpt2 has as many as heads",
                     origin(set, "num_key_value_heads"));
@@ -110,20 +115,28 @@ static Status check_evaluation(const OptionSet *set) {
     const TrainOptions *o = set->config;
     bool evaluates = strcmp(o->eval_strategy, "no") != 0, asks = o->eval_exact_match_files.n > 0;
     if (evaluates && !o->eval_files.n && !asks)
-        return FAIL(TANE_EINVAL, "%s: \"eval_strategy\" is %s, but there is nothing to evaluate; set \"eval_files\" or "
-                    "\"eval_exact_match_files\"", origin(set, "eval_strategy"), o->eval_strategy);
+        return FAIL(TANE_EINVAL,
+                    "%s: \"eval_strategy\" is %s, but there is nothing to evaluate; set \"eval_files\" or "
+                    "\"eval_exact_match_files\"",
+                    origin(set, "eval_strategy"), o->eval_strategy);
     if (o->early_stopping_patience && !evaluates)
-        return FAIL(TANE_EINVAL, "%s: \"early_stopping_patience\" needs evaluations; set \"eval_strategy\" to steps or "
-                    "epoch", origin(set, "early_stopping_patience"));
+        return FAIL(TANE_EINVAL,
+                    "%s: \"early_stopping_patience\" needs evaluations; set \"eval_strategy\" to steps or "
+                    "epoch",
+                    origin(set, "early_stopping_patience"));
     if (o->early_stopping_patience && !o->eval_files.n && !strcmp(o->metric_for_best_model, "eval_loss"))
-        return FAIL(TANE_EINVAL, "%s: \"early_stopping_patience\" watches eval_loss, which needs \"eval_files\"; "
-                    "set these, or \"metric_for_best_model\"", origin(set, "early_stopping_patience"));
+        return FAIL(TANE_EINVAL,
+                    "%s: \"early_stopping_patience\" watches eval_loss, which needs \"eval_files\"; "
+                    "set these, or \"metric_for_best_model\"",
+                    origin(set, "early_stopping_patience"));
     if (o->target_exact_match > 0 && !(evaluates && asks))
         return FAIL(TANE_EINVAL, "%s: \"target_exact_match\" needs \"eval_exact_match_files\" and an \"eval_strategy\"",
                     origin(set, "target_exact_match"));
     if (!strcmp(o->metric_for_best_model, "eval_exact_match") && !(evaluates && asks))
-        return FAIL(TANE_EINVAL, "%s: \"metric_for_best_model\" is eval_exact_match; that needs "
-                    "\"eval_exact_match_files\" and an \"eval_strategy\"", origin(set, "metric_for_best_model"));
+        return FAIL(TANE_EINVAL,
+                    "%s: \"metric_for_best_model\" is eval_exact_match; that needs "
+                    "\"eval_exact_match_files\" and an \"eval_strategy\"",
+                    origin(set, "metric_for_best_model"));
     return TANE_OK;
 }
 
@@ -151,21 +164,10 @@ static Status check_training(const OptionSet *set) {
 
 static Status check_machine(const OptionSet *set) {
     const TrainOptions *o = set->config;
-    const char *device = o->device ? o->device : "auto";
-    bool cuda = strcmp(device, "cuda") == 0 || strncmp(device, "cuda:", 5) == 0;
-    if (cuda)
-        return FAIL(TANE_EUNSUPPORTED, "%s: \"device\" is %s, but this build has no CUDA plug-in; use device=cpu",
-                    origin(set, "device"), device);
-    if (strcmp(device, "auto") != 0 && strcmp(device, "cpu") != 0)
-        return FAIL(TANE_EINVAL, "%s: \"device\" is \"%s\"; it must be auto, cpu or cuda:N", origin(set, "device"),
-                    device);
-    if (o->fp16)
-        return FAIL(TANE_EUNSUPPORTED, "%s: \"fp16\" needs a GPU, and this build has no CUDA plug-in; use bf16",
-                    origin(set, "fp16"));
-    if (o->gradient_checkpointing)
-        return FAIL(TANE_EUNSUPPORTED, "%s: \"gradient_checkpointing\" comes with the GPU; on the CPU use a smaller "
-                    "per_device_train_batch_size with more gradient_accumulation_steps",
-                    origin(set, "gradient_checkpointing"));
+    if (!o->device)
+        return FAIL(TANE_EINVAL, "%s: \"device\" is empty; it must be auto, cpu or cuda:N", origin(set, "device"));
+    if (o->fp16 && o->bf16)
+        return FAIL(TANE_EINVAL, "%s: \"fp16\" and \"bf16\" are both set; choose one", origin(set, "fp16"));
     if (o->bf16 && strcmp(o->compute_dtype, "fp32") == 0)
         return FAIL(TANE_EINVAL, "%s: \"bf16\" is true, but \"compute_dtype\" is fp32; keep one", origin(set, "bf16"));
     return TANE_OK;
@@ -191,8 +193,10 @@ Status train_options_name_run(OptionSet *set, const char *recipe_path) {
         o->run_name = name;
     }
     if (strchr(o->run_name, '/') || o->run_name[0] == '.')
-        return FAIL(TANE_EINVAL, "%s: \"run_name\" is \"%s\"; it must be a plain name, without \"/\" and not beginning "
-                    "with \".\"", origin(set, "run_name"), o->run_name);
+        return FAIL(TANE_EINVAL,
+                    "%s: \"run_name\" is \"%s\"; it must be a plain name, without \"/\" and not beginning "
+                    "with \".\"",
+                    origin(set, "run_name"), o->run_name);
     if (!o->output_dir) {
         TRY_RETURN(arena_printf(&set->arena, &folder, "runs/%s", o->run_name));
         o->output_dir = folder;

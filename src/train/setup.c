@@ -6,8 +6,9 @@
 #include <stdio.h>
 
 #include "device/cpuinfo.h"
-#include "device/gemm.h"
-#include "device/measure.h"
+#include "ops/backend.h"
+
+static bool is(const char *option, const char *value) { return !strcmp(option, value); }
 
 void trainer_message(const Trainer *t, tane_level level, const char *fmt, ...) {
     if (!t->cb->message) return;
@@ -48,9 +49,9 @@ static Status load_data(Trainer *t) {
     Arena arena = {0};
     DataSource *sources;
     size_t n;
-    Truncation truncation = !strcmp(o->truncation, "drop")  ? TRUNCATION_DROP
-                            : !strcmp(o->truncation, "cut") ? TRUNCATION_CUT
-                                                            : TRUNCATION_ERROR;
+    Truncation truncation = is(o->truncation, "drop")  ? TRUNCATION_DROP
+                            : is(o->truncation, "cut") ? TRUNCATION_CUT
+                                                       : TRUNCATION_ERROR;
     DatasetOptions options = {.tokenizer = t->tokenizer,
                               .max_length = o->max_length,
                               .completion_only = o->completion_only,
@@ -92,17 +93,28 @@ Status trainer_exact_match(Trainer *t, double *share) {
 
 /* ---------------------------------------------------------------------------------------------------- model */
 
-static DType compute_dtype(const TrainOptions *o) {
-    if (o->bf16 || !strcmp(o->compute_dtype, "bf16")) return DTYPE_BF16;
-    if (!strcmp(o->compute_dtype, "fp32")) return DTYPE_F32;
-    return gemm_bf16_is_fast() ? DTYPE_BF16 : DTYPE_F32;
+/* "auto" is bf16 where that is fast. tf32 is fp32 with another kind of product. */
+static Status compute_dtype(Trainer *t, DType *dtype) {
+    const TrainOptions *o = t->o;
+    const char *name = o->bf16 ? "bf16" : o->fp16 ? "fp16" : o->compute_dtype;
+    t->device->matmul = is(name, "tf32")        ? MATMUL_TF32
+                        : is(name, "fp8")       ? MATMUL_FP8_TENSOR
+                        : is(name, "fp8_block") ? MATMUL_FP8_BLOCK
+                                                : MATMUL_EXACT;
+    if (is(name, "auto")) *dtype = t->device->bf16_is_fast ? DTYPE_BF16 : DTYPE_F32;
+    else if (is(name, "fp32") || is(name, "tf32")) *dtype = DTYPE_F32;
+    else *dtype = is(name, "fp16") ? DTYPE_F16 : DTYPE_BF16;
+    if (t->device->host && (t->device->matmul != MATMUL_EXACT || *dtype == DTYPE_F16))
+        return FAIL(TANE_EUNSUPPORTED, "compute_dtype=%s needs a GPU, and this run is on the CPU; use bf16 or fp32",
+                    name);
+    return TANE_OK;
 }
 
 static Status new_model(Trainer *t, DType dtype) {
     const TrainOptions *o = t->o;
     ModelConfig c;
     TRY_RETURN(model_config_init(&c, o->architecture));
-    bool llama = !strcmp(o->architecture, "llama");
+    bool llama = is(o->architecture, "llama");
     c.vocab_size = tokenizer_vocab_size(t->tokenizer);
     c.context = o->max_position_embeddings;
     c.width = o->hidden_size;
@@ -118,23 +130,23 @@ static Status new_model(Trainer *t, DType dtype) {
     c.bos = tokenizer_bos(t->tokenizer);
     c.eos = tokenizer_eos(t->tokenizer);
     c.pad = tokenizer_pad(t->tokenizer);
-    TRY_RETURN(model_new(&t->model, &c, dtype));
-    return TANE_OK;
+    return model_declare(&t->model, &c, dtype, t->device);
 }
 
 static Status load_model(Trainer *t) {
     const TrainOptions *o = t->o;
-    DType dtype = compute_dtype(o);
+    DType dtype;
+    TRY_RETURN(compute_dtype(t, &dtype));
     if (!o->model) return new_model(t, dtype);
-    TRY_RETURN(model_open(&t->model, o->model, dtype));
-    ModelConfig *c = &t->model->config;
+    ModelConfig config, *c = &config;
+    TRY_RETURN(model_config_read(c, o->model));
     if (option_is_set(t->set, "dropout")) c->dropout = o->dropout;
     int32_t vocab = tokenizer_vocab_size(t->tokenizer);
     if (vocab > c->vocab_size)
         return FAIL(TANE_EINVAL,
                     "the tokenizer has %d tokens, but the model in %s only %lld: they do not belong together", vocab,
                     o->model, (long long)c->vocab_size);
-    return TANE_OK;
+    return model_declare(&t->model, c, dtype, t->device);
 }
 
 /* ----------------------------------------------------------------------------------------------------- plan */
@@ -156,81 +168,174 @@ static Status record_tapes(Trainer *t) {
     const TrainOptions *o = t->o;
     tane_plan *p = &t->plan;
     int64_t longest = dataset_longest(t->train) - 1;
+    float *loss_scale = t->optimizer && t->model->dtype == DTYPE_F16 ? t->optimizer->state + STATE_LOSS_SCALE : NULL;
+    TapeRecompute recompute = !o->gradient_checkpointing                     ? RECOMPUTE_NONE
+                              : is(o->gradient_checkpointing_policy, "full") ? RECOMPUTE_BLOCK
+                                                                             : RECOMPUTE_CHEAP;
     p->width = at_least_one(longest);
     if (p->width > t->model->config.context)
         return FAIL(TANE_EINVAL,
                     "the longest row has %lld tokens, but the model's context is %lld; set max_length=%lld (and "
                     "truncation=cut or drop)",
                     (long long)longest + 1, (long long)t->model->config.context, (long long)t->model->config.context);
-    TRY_RETURN(batch_tape_new(&t->step_tape, t->model, t->kernels, o->per_device_train_batch_size, p->width,
-                              o->label_smoothing_factor, true));
+    TRY_RETURN(batch_tape_new(&t->step_tape, t->model,
+                              &(BatchTapeOptions){.rows = o->per_device_train_batch_size,
+                                                  .width = p->width,
+                                                  .label_smoothing = o->label_smoothing_factor,
+                                                  .with_grad = true,
+                                                  .recompute = recompute,
+                                                  .loss_scale = loss_scale}));
     if (t->eval) {
         int64_t width = at_least_one(dataset_longest(t->eval) - 1);
         if (width > t->model->config.context)
             return FAIL(TANE_EINVAL, "the longest evaluation row has %lld tokens, but the model's context is %lld",
                         (long long)width + 1, (long long)t->model->config.context);
-        TRY_RETURN(batch_tape_new(&t->eval_tape, t->model, t->kernels, o->per_device_eval_batch_size, width, 0, false));
+        TRY_RETURN(batch_tape_new(&t->eval_tape, t->model,
+                                  &(BatchTapeOptions){.rows = o->per_device_eval_batch_size, .width = width}));
     }
     return TANE_OK;
 }
 
-/* Too little memory is an error now, with the options that help and what each would save, and never one half-way. */
-static Status check_memory(const tane_plan *p, const TrainOptions *o) {
-    if (!p->available || p->total <= p->available) return TANE_OK;
-    const double gib = 1073741824.0;
-    double moving = (double)(p->activations + p->scratch);
-    return FAIL(TANE_ENOMEM,
-                "this run needs %.2f GiB, but %.2f GiB are free: weights %.2f, gradients %.2f, optimizer %.2f, "
-                "activations %.2f, scratch %.2f, data %.2f\n"
-                "  per_device_train_batch_size=%lld with gradient_accumulation_steps=%lld would save about %.2f GiB; a "
-                "smaller max_length or model saves more",
-                (double)p->total / gib, (double)p->available / gib, (double)p->weights / gib,
-                (double)p->gradients / gib, (double)p->optimizer / gib, (double)p->activations / gib,
-                (double)p->scratch / gib, (double)p->data / gib,
-                (long long)at_least_one(o->per_device_train_batch_size / 2),
-                (long long)(o->gradient_accumulation_steps * (o->per_device_train_batch_size > 1 ? 2 : 1)),
-                o->per_device_train_batch_size > 1 ? moving / 2 / gib : 0.0);
+/* ------------------------------------------------------------------------------------------ does it fit? */
+
+/* Memory of the training tape with other settings: what a suggestion would save. 0: cannot be told. */
+static size_t tape_bytes_with(const Trainer *t, int64_t rows, TapeRecompute recompute) {
+    BatchTape other;
+    ErrorCopy error;
+    err_save(&error);
+    size_t bytes = 0;
+    BatchTapeOptions options = {.rows = rows, .width = t->plan.width, .with_grad = true, .recompute = recompute};
+    if (batch_tape_new(&other, t->model, &options) == TANE_OK) {
+        bytes = tape_bytes(other.tape);
+        batch_tape_free(&other);
+    }
+    (void)err_restore(&error);
+    return bytes;
 }
 
+typedef struct Advice {
+    Str text;
+    size_t now; /* bytes of the tape as it is */
+} Advice;
+
+static const double GIB = 1073741824.0;
+
+static Status advise(Advice *a, size_t bytes, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static Status advise(Advice *a, size_t bytes, const char *fmt, ...) {
+    char text[256];
+    va_list args;
+    if (!bytes || bytes >= a->now) return TANE_OK;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    return str_printf(&a->text, "\n  %s saves %.2f GiB", text, (double)(a->now - bytes) / GIB);
+}
+
+/* What would help, each with the memory that it would save, measured by planning it. */
+static Status suggestions(const Trainer *t, Advice *a) {
+    const TrainOptions *o = t->o;
+    const Params *params = &t->model->params;
+    int64_t rows = o->per_device_train_batch_size;
+    bool all = o->gradient_checkpointing && is(o->gradient_checkpointing_policy, "full");
+    if (!o->gradient_checkpointing)
+        TRY_RETURN(advise(a, tape_bytes_with(t, rows, RECOMPUTE_CHEAP),
+                          "gradient_checkpointing=true (recomputes norms and activations)"));
+    if (!all)
+        TRY_RETURN(advise(a, tape_bytes_with(t, rows, RECOMPUTE_BLOCK),
+                          "gradient_checkpointing=true gradient_checkpointing_policy=full (slower by about a third)"));
+    for (int64_t fewer = rows / 2; fewer >= 1 && fewer * 8 >= rows; fewer /= 2)
+        TRY_RETURN(advise(a, tape_bytes_with(t, fewer, RECOMPUTE_NONE),
+                          "per_device_train_batch_size=%lld gradient_accumulation_steps=%lld", (long long)fewer,
+                          (long long)(o->gradient_accumulation_steps * (rows / fewer))));
+    bool bf16 = is(o->optimizer_states, "bf16");
+    size_t saved = optimizer_state_bytes(params, t->model->dtype, false) -
+                   optimizer_state_bytes(params, DTYPE_BF16, true) + optimizer_grad_bytes(params, false) -
+                   optimizer_grad_bytes(params, true);
+    if (!bf16 && t->model->dtype == DTYPE_BF16)
+        TRY_RETURN(str_printf(&a->text, "\n  optimizer_states=bf16 saves %.2f GiB", (double)saved / GIB));
+    return TANE_OK;
+}
+
+/* Too little memory is an error now, with the options that help and what each would save, and never one half-way. */
+static Status check_memory(const Trainer *t) {
+    const tane_plan *p = &t->plan;
+    if (!p->available || p->total <= p->available) return TANE_OK;
+    Advice a = {.now = tape_bytes(t->step_tape.tape)};
+    Status st = suggestions(t, &a);
+    if (st == TANE_OK)
+        st = FAIL(TANE_ENOMEM,
+                  "this run needs %.2f GiB of %s's memory, %.2f more than the %.2f GiB that are free: weights %.2f, "
+                  "gradients %.2f, optimizer %.2f, activations %.2f, scratch %.2f, data %.2f, libraries and workspaces "
+                  "%.2f%s\n  a smaller max_length or model saves more",
+                  (double)p->total / GIB, t->device->name, (double)(p->total - p->available) / GIB,
+                  (double)p->available / GIB, (double)p->weights / GIB, (double)p->gradients / GIB,
+                  (double)p->optimizer / GIB, (double)p->activations / GIB, (double)p->scratch / GIB,
+                  (double)p->data / GIB, (double)p->process / GIB, a.text.text ? a.text.text : "");
+    str_free(&a.text);
+    return st;
+}
+
+/* What the run takes of the device's memory. On the CPU that is where data and program lie too. */
 static Status fill_plan(Trainer *t) {
     const TrainOptions *o = t->o;
     tane_plan *p = &t->plan;
     const Params *params = &t->model->params;
-    TapeReport step, eval = {0};
+    TapeReport step;
+    bool bf16 = is(o->optimizer_states, "bf16");
     tape_report(t->step_tape.tape, &step);
-    if (t->eval) tape_report(t->eval_tape.tape, &eval);
     size_t tapes = tape_bytes(t->step_tape.tape), eval_tape = t->eval ? tape_bytes(t->eval_tape.tape) : 0;
     if (eval_tape > tapes) tapes = eval_tape;
     p->output_dir = o->output_dir;
+    p->device = t->device->name;
+    p->device_model = t->device->description;
     p->model_type = t->model->config.family->model_type;
     p->compute_dtype = dtype_name(t->model->dtype);
-    p->backend = gemm_backend(t->model->dtype);
+    p->backend = t->device->products;
     p->threads = omp_get_max_threads();
     p->parameters = params_count(params);
     p->vocab_size = t->model->config.vocab_size;
     p->weights = params->elements * dtype_size(t->model->dtype);
-    p->gradients = params->elements * sizeof(float);
-    p->optimizer = optimizer_bytes(params, t->model->dtype) - p->gradients;
+    p->gradients = optimizer_grad_bytes(params, bf16);
+    p->optimizer = optimizer_state_bytes(params, t->model->dtype, bf16);
     p->activations = step.planned;
     p->scratch = tapes - step.planned;
-    p->data = (size_t)dataset_tokens(t->train) * 4 + (t->eval ? (size_t)dataset_tokens(t->eval) * 4 : 0) +
-              (size_t)(o->gradient_accumulation_steps * o->per_device_train_batch_size * p->width) * 8;
-    /* What is taken by now beside these arrays: the program, its libraries, the tokenizer. */
-    size_t taken = p->weights + p->gradients + p->optimizer + p->data, resident = cpu_memory_resident();
-    p->process = resident > taken ? resident - taken : 0;
-    p->total = taken + p->process + p->activations + p->scratch;
-    p->available = cpu_memory_available();
-    if (p->available) p->available += resident;
-    return check_memory(p, o);
+    p->data = stepper_bytes(&t->step_tape, o->gradient_accumulation_steps);
+    size_t taken = p->weights + p->gradients + p->optimizer, free, total;
+    TRY_RETURN(device_memory(t->device, &free, &total));
+    if (t->device->host) {
+        /* What is taken by now: the program, its libraries, the tokenizer, the data. */
+        size_t resident = cpu_memory_resident();
+        p->process = resident;
+        p->available = free ? free + resident : 0;
+    } else {
+        p->process = t->device->reserved;
+        p->available = free + p->process;
+    }
+    p->total = taken + p->process + p->data + p->activations + p->scratch;
+    return check_memory(t);
+}
+
+static OptimizerOptions optimizer_options(const Trainer *t) {
+    const TrainOptions *o = t->o;
+    return (OptimizerOptions){.weight_decay = o->weight_decay,
+                              .beta1 = o->adam_beta1,
+                              .beta2 = o->adam_beta2,
+                              .epsilon = o->adam_epsilon,
+                              .max_grad_norm = o->max_grad_norm,
+                              .bf16_states = is(o->optimizer_states, "bf16"),
+                              .loss_scale = t->model->dtype == DTYPE_F16 ? 65536 : 0, /* as torch.amp's GradScaler */
+                              .growth_interval = 2000,
+                              .halt_on_nan = is(o->on_nan, "stop")};
 }
 
 Status trainer_prepare(Trainer *t, OptionSet *set, const char *recipe_path, const tane_run_callbacks *callbacks) {
     Status st = TANE_OK;
-    *t = (Trainer){.set = set, .o = set->config, .cb = callbacks, .kernels = ops_cpu()};
+    *t = (Trainer){.set = set, .o = set->config, .cb = callbacks};
+    const TrainOptions *o = t->o;
     TRY(train_options_name_run(set, recipe_path));
     TRY(train_options_check(set));
-    const CpuInfo *cpu = cpu_info();
-    omp_set_num_threads(t->o->threads ? (int)t->o->threads : cpu->cores);
+    omp_set_num_threads(o->threads ? (int)o->threads : cpu_info()->cores);
+    TRY(backend_open(&t->device, o->device));
     TRY(load_tokenizer(t));
     TRY(load_data(t));
     TRY(load_model(t));
@@ -242,15 +347,9 @@ Status trainer_prepare(Trainer *t, OptionSet *set, const char *recipe_path, cons
                   (long long)t->plan.rows);
         goto out;
     }
-    TRY(optimizer_new(&t->optimizer, t->model,
-                      &(OptimizerOptions){t->o->weight_decay, t->o->adam_beta1, t->o->adam_beta2, t->o->adam_epsilon,
-                                          t->o->max_grad_norm},
-                      t->kernels));
-    if (t->o->model) { /* the master weights keep what the file has, not what is left of it in bf16 */
-        ParamArray master = {"", t->optimizer->master};
-        const ModelFamily *family = t->model->config.family;
-        TRY(params_read(&t->model->params, t->o->model, family->prefix, family->ignored, &master, 1));
-    }
+    /* Planned without memory, so that what does not fit is known before anything is taken. */
+    OptimizerOptions options = optimizer_options(t);
+    optimizer_declare(t->model, &options);
     TRY(record_tapes(t));
     TRY(fill_plan(t));
 out:
@@ -261,39 +360,49 @@ out:
 Status trainer_allocate(Trainer *t) {
     Status st = TANE_OK;
     const TrainOptions *o = t->o;
+    OptimizerOptions options = optimizer_options(t);
+    ParamArray weights[2];
+    batch_tape_free(&t->step_tape);
+    batch_tape_free(&t->eval_tape);
+    TRY(model_allocate(t->model));
+    TRY(optimizer_new(&t->optimizer, t->model, &options));
+    if (o->model) { /* the master weights get what the file has, not what is left of it in bf16 */
+        const ModelFamily *family = t->model->config.family;
+        int n = optimizer_weights(t->optimizer, weights);
+        TRY(params_read(&t->model->params, o->model, family->prefix, family->ignored, weights, n));
+    }
+    TRY(record_tapes(t));
     size_t bytes = tape_bytes(t->step_tape.tape), eval = t->eval ? tape_bytes(t->eval_tape.tape) : 0;
-    TRY(mem_new(&t->memory, bytes > eval ? bytes : eval, 1));
+    TRY(device_alloc(t->device, &t->memory, bytes > eval ? bytes : eval));
     TRY(tape_bind(t->step_tape.tape, t->memory));
     if (t->eval) TRY(tape_bind(t->eval_tape.tape, t->memory));
-    TRY(MEM_NEW_ARRAY(&t->batches, (size_t)o->gradient_accumulation_steps));
-    for (int64_t i = 0; i < o->gradient_accumulation_steps; i++)
-        TRY(batch_new(&t->batches[i], o->per_device_train_batch_size, t->step_tape.width));
+    TRY(stepper_new(&t->stepper, &t->step_tape, t->optimizer, o->gradient_accumulation_steps));
     if (t->eval) TRY(batch_new(&t->eval_batch, o->per_device_eval_batch_size, t->eval_tape.width));
     /* Half a second, for who wants to know how near the limit the run is. */
-    if (t->cb->progress) TRY(measure_gemm(t->model->dtype, &t->plan.limit_flops));
+    if (t->cb->progress) TRY(device_measure(t->device, t->model->dtype, &t->plan.limit_flops, NULL));
 out:
     return st;
 }
 
 void trainer_release(Trainer *t) {
-    if (t->batches)
-        for (int64_t i = 0; i < t->o->gradient_accumulation_steps; i++) batch_free(&t->batches[i]);
-    mem_free(t->batches);
+    stepper_free(t->stepper);
     batch_free(&t->eval_batch);
     batch_tape_free(&t->step_tape);
     batch_tape_free(&t->eval_tape);
-    mem_free(t->memory);
+    if (t->device) device_release(t->device, t->memory);
     optimizer_free(t->optimizer);
     model_free(t->model);
     dataset_free(t->train);
     dataset_free(t->eval);
     questions_free(t->questions);
     tokenizer_free(t->tokenizer);
-    t->batches = NULL;
+    device_close(t->device);
+    t->stepper = NULL;
     t->memory = NULL;
     t->optimizer = NULL;
     t->model = NULL;
     t->train = t->eval = NULL;
     t->questions = NULL;
     t->tokenizer = NULL;
+    t->device = NULL;
 }

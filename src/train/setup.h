@@ -3,24 +3,23 @@
 #define TRAIN_SETUP_H
 
 #include "eval/exact_match.h"
-#include "train/batch_tape.h"
-#include "train/optimizer.h"
+#include "train/stepper.h"
 #include "train/trainer.h"
 
 typedef struct Trainer {
     OptionSet *set;
     const TrainOptions *o;
     const tane_run_callbacks *cb;
-    const OpKernel *const *kernels;
+    Device *device;
     Tokenizer *tokenizer;
     Dataset *train, *eval;      /* eval: NULL without eval_files */
     Questions *questions;       /* of eval_exact_match_files, or NULL */
     Model *model;
     Optimizer *optimizer;
     BatchTape step_tape, eval_tape;
-    Batch *batches;             /* gradient_accumulation_steps */
+    Stepper *stepper;
     Batch eval_batch;
-    void *memory;               /* of both tapes: they never run at once */
+    void *memory;               /* of both tapes: they never run at once; the device's */
     tane_plan plan;
     int32_t pad;
     char fingerprint[17];       /* of the training rows */

@@ -23,7 +23,7 @@ typedef struct Loop {
     Metrics *metrics;
     Runs *runs;
     int64_t run_id;
-    int64_t step, updates;         /* updates: steps that were applied */
+    int64_t submitted, step;       /* steps queued, and those whose result has come */
     int64_t tokens_seen;           /* without padding */
     double loss_sum, loss_targets; /* since the last logged line */
     double best;                   /* NaN: none yet */
@@ -64,17 +64,17 @@ static void tell(Loop *l, tane_level level, const char *fmt, ...) {
 
 /* ---------------------------------------------------------------------------------------------------- state */
 
-static json_t *state_json(const Loop *l) {
+static json_t *state_json(const Loop *l, const OptimizerState *update) {
     const TrainOptions *o = l->t.o;
     return json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:o, s:{s:I, s:s}, s:{s:I, s:I, s:I, s:b}}", "tane",
-        TANE_VERSION, "step", (json_int_t)l->step, "updates", (json_int_t)l->updates, "total_steps",
-        (json_int_t)l->t.plan.total_steps, "tokens_seen", (json_int_t)l->tokens_seen, "loss_sum", l->loss_sum,
-        "loss_targets", l->loss_targets, "best", isnan(l->best) ? json_null() : json_real(l->best), "best_step",
-        (json_int_t)l->best_step, "without_better", (json_int_t)l->without_better, "last_loss",
-        isnan(l->last_loss) ? json_null() : json_real(l->last_loss), "data", "rows", (json_int_t)l->t.plan.rows,
-        "fingerprint", l->t.fingerprint, "order", "seed", (json_int_t)o->seed, "per_device_train_batch_size",
-        (json_int_t)o->per_device_train_batch_size, "gradient_accumulation_steps",
+        "{s:s, s:I, s:f, s:f, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:o, s:{s:I, s:s}, s:{s:I, s:I, s:I, s:b}}",
+        "tane", TANE_VERSION, "step", (json_int_t)l->step, "loss_scale", update->loss_scale, "good_updates",
+        update->good, "updates", (json_int_t)update->updates, "total_steps", (json_int_t)l->t.plan.total_steps,
+        "tokens_seen", (json_int_t)l->tokens_seen, "loss_sum", l->loss_sum, "loss_targets", l->loss_targets, "best",
+        isnan(l->best) ? json_null() : json_real(l->best), "best_step", (json_int_t)l->best_step, "without_better",
+        (json_int_t)l->without_better, "last_loss", isnan(l->last_loss) ? json_null() : json_real(l->last_loss), "data",
+        "rows", (json_int_t)l->t.plan.rows, "fingerprint", l->t.fingerprint, "order", "seed", (json_int_t)o->seed,
+        "per_device_train_batch_size", (json_int_t)o->per_device_train_batch_size, "gradient_accumulation_steps",
         (json_int_t)o->gradient_accumulation_steps, "dataloader_drop_last", o->dataloader_drop_last);
 }
 
@@ -94,6 +94,8 @@ static Status read_state(Loop *l, const json_t *state, const char *where) {
     const json_t *data = json_object_get(state, "data"), *order = json_object_get(state, "order");
     const char *fingerprint;
     bool drop;
+    int64_t updates;
+    OptimizerState update = {.loss_scale = 1};
     if (!json_is_object(data) || !json_is_object(order))
         return FAIL(TANE_EFORMAT, "%s/state.json has no \"data\" or no \"order\"", where);
     TRY_RETURN(json_get_string(data, where, "fingerprint", &fingerprint));
@@ -110,7 +112,9 @@ static Status read_state(Loop *l, const json_t *state, const char *where) {
         return FAIL(TANE_EINVAL, "%s was saved with dataloader_drop_last=%s; set it back", where,
                     drop ? "true" : "false");
     TRY_RETURN(json_get_int(state, where, "step", 0, INT64_MAX, &l->step));
-    TRY_RETURN(json_get_int(state, where, "updates", 0, INT64_MAX, &l->updates));
+    TRY_RETURN(json_get_int(state, where, "updates", 0, INT64_MAX, &updates));
+    TRY_RETURN(json_opt_double(state, where, "loss_scale", &update.loss_scale));
+    TRY_RETURN(json_opt_double(state, where, "good_updates", &update.good));
     TRY_RETURN(json_get_int(state, where, "tokens_seen", 0, INT64_MAX, &l->tokens_seen));
     TRY_RETURN(json_get_double(state, where, "loss_sum", &l->loss_sum));
     TRY_RETURN(json_get_double(state, where, "loss_targets", &l->loss_targets));
@@ -118,7 +122,8 @@ static Status read_state(Loop *l, const json_t *state, const char *where) {
     TRY_RETURN(json_opt_double(state, where, "last_loss", &l->last_loss));
     TRY_RETURN(json_get_int(state, where, "best_step", -1, INT64_MAX, &l->best_step));
     TRY_RETURN(json_get_int(state, where, "without_better", 0, INT64_MAX, &l->without_better));
-    return TANE_OK;
+    update.updates = (double)updates;
+    return optimizer_write_state(l->t.optimizer, &update);
 }
 
 /* ---------------------------------------------------------------------------------------------------- start */
@@ -193,10 +198,11 @@ static Status start(Loop *l) {
         TRY(checkpoint_load(from, l->t.optimizer, &state));
         TRY(read_state(l, state, from));
     } else if (!o->model) {
-        params_init(&l->t.model->params, (uint64_t)o->seed, l->t.optimizer->master);
-        optimizer_publish(l->t.optimizer);
+        ParamArray weights[2];
+        int n = optimizer_weights(l->t.optimizer, weights);
+        TRY(params_init(&l->t.model->params, (uint64_t)o->seed, weights, n));
     }
-    l->t.plan.first_step = l->step;
+    l->t.plan.first_step = l->submitted = l->step;
     TRY(write_recipe(l));
     TRY(start_tracking(l, from != NULL));
 out:
@@ -207,27 +213,33 @@ out:
 
 /* ----------------------------------------------------------------------------------------------------- step */
 
-/* Says where a value that is no number came from. */
-static Status not_finite(Loop *l, const char *what, const Batch *batch, int64_t row) {
-    const TrainOptions *o = l->t.o;
-    char place[512] = "";
-    if (batch && row >= 0 && batch->indices[row] >= 0) {
-        DatasetRow data;
-        dataset_row(l->t.train, batch->indices[row], &data);
-        snprintf(place, sizeof place, " at the row from %s:%" PRId64, data.source, data.line);
-    } else {
-        DatasetRow first, last;
-        const Batch *b = &l->t.batches[0];
-        dataset_row(l->t.train, b->indices[0], &first);
-        int64_t end = b->rows - 1;
-        while (end > 0 && b->indices[end] < 0) end--;
-        dataset_row(l->t.train, b->indices[end], &last);
-        snprintf(place, sizeof place, " in a batch that begins with %s:%" PRId64 " and ends with %s:%" PRId64,
-                 first.source, first.line, last.source, last.line);
+/* Says where a value that is no number came from: a row, or a step's first and last one. */
+static void find_place(const Loop *l, const StepResult *r, char *place, size_t size) {
+    const Batch *first = &r->batches[0], *last = &r->batches[r->input.used - 1];
+    DatasetRow a, b;
+    if (r->bad_row >= 0 && r->batches[r->bad_batch].indices[r->bad_row] >= 0) {
+        dataset_row(l->t.train, r->batches[r->bad_batch].indices[r->bad_row], &a);
+        snprintf(place, size, " at the row from %s:%" PRId64, a.source, a.line);
+        return;
     }
+    int64_t end = last->rows - 1;
+    while (end > 0 && last->indices[end] < 0) end--;
+    dataset_row(l->t.train, first->indices[0], &a);
+    dataset_row(l->t.train, last->indices[end], &b);
+    snprintf(place, size, " in a batch that begins with %s:%" PRId64 " and ends with %s:%" PRId64, a.source, a.line,
+             b.source, b.line);
+}
+
+/* A step that was not applied. With fp16 the loss scale was too high: it has been halved, and that is all. */
+static Status not_finite(Loop *l, const StepResult *r) {
+    const TrainOptions *o = l->t.o;
+    const char *what = r->bad_row >= 0 ? "loss" : "gradient";
+    char place[512];
+    if (l->t.model->dtype == DTYPE_F16 && r->bad_row < 0 && ++l->skipped_in_a_row < MOST_SKIPPED) return TANE_OK;
+    find_place(l, r, place, sizeof place);
     if (!strcmp(o->on_nan, "skip") && ++l->skipped_in_a_row < MOST_SKIPPED) {
-        tell(l, TANE_WARNING, "step %" PRId64 ": the %s is not finite%s: skipped, nothing was changed", l->step + 1,
-             what, place);
+        tell(l, TANE_WARNING, "step %" PRId64 ": the %s is not finite%s: skipped, nothing was changed", l->step, what,
+             place);
         return TANE_OK;
     }
     return FAIL(
@@ -235,57 +247,25 @@ static Status not_finite(Loop *l, const char *what, const Batch *batch, int64_t 
         "step %" PRId64
         ": the %s is not finite%s%s; the step was not applied, what is saved is intact. A smaller learning_rate, more "
         "warmup_steps or compute_dtype=fp32 may help; on_nan=skip goes on without such steps",
-        l->step + 1, what, place, l->skipped_in_a_row >= MOST_SKIPPED ? " (100 steps in a row)" : "");
+        l->step, what, place, l->skipped_in_a_row >= MOST_SKIPPED ? " (100 steps in a row)" : "");
 }
 
-/* One optimizer step. */
-static Status one_step(Loop *l, tane_progress *progress) {
+/* Fills the next step's batches and queues it. */
+static Status submit_step(Loop *l) {
     const TrainOptions *o = l->t.o;
     Trainer *t = &l->t;
-    int64_t accumulation = o->gradient_accumulation_steps, batch_rows = o->per_device_train_batch_size, real = 0,
-            targets = 0;
-    int64_t epoch = l->step / t->plan.steps_per_epoch,
-            first = l->step % t->plan.steps_per_epoch * accumulation * batch_rows, used = 0;
-    for (int64_t i = 0; i < accumulation && first + i * batch_rows < t->plan.rows; i++, used++) {
-        batch_fill(&t->batches[i], t->train, (uint64_t)o->seed, epoch, first + i * batch_rows, t->pad);
-        targets += t->batches[i].targets;
-        real += t->batches[i].real;
-    }
-    double loss = 0;
-    for (int64_t i = 0; i < used; i++) {
-        TapeRun run = {.seed = (uint64_t)o->seed,
-                       .position = (uint64_t)(l->step * accumulation + i),
-                       .training = true,
-                       .accumulate = i > 0,
-                       .grad_scale = (float)(1.0 / (double)targets)};
-        double sum;
-        TRY_RETURN(batch_tape_run(&t->step_tape, &t->batches[i], &run, &sum));
-        if (!isfinite(sum)) {
-            TRY_RETURN(not_finite(l, "loss", &t->batches[i], batch_tape_bad_row(&t->step_tape)));
-            l->step++;
-            progress->loss = NAN;
-            return TANE_OK;
-        }
-        loss += sum;
-    }
-    float norm;
-    double lr = schedule_lr(o, l->step, t->plan.total_steps);
-    TRY_RETURN(optimizer_step(t->optimizer, lr, l->updates + 1, &norm));
-    progress->loss = loss / (double)targets;
-    progress->learning_rate = lr;
-    progress->grad_norm = norm;
-    if (!isfinite(norm)) {
-        TRY_RETURN(not_finite(l, "gradient", NULL, -1));
-        l->step++;
-        return TANE_OK;
-    }
-    l->step++;
-    l->skipped_in_a_row = 0;
-    l->updates++;
-    l->tokens_seen += real;
-    l->process_tokens += real;
-    l->loss_sum += loss;
-    l->loss_targets += (double)targets;
+    int64_t accumulation = o->gradient_accumulation_steps, rows = o->per_device_train_batch_size;
+    StepInput input = {.step = l->submitted,
+                       .seed = (uint64_t)o->seed,
+                       .learning_rate = schedule_lr(o, l->submitted, t->plan.total_steps)};
+    int64_t epoch = l->submitted / t->plan.steps_per_epoch,
+            first = l->submitted % t->plan.steps_per_epoch * accumulation * rows;
+    Batch *batches;
+    stepper_batches(t->stepper, &batches);
+    for (int64_t i = 0; i < accumulation && first + i * rows < t->plan.rows; i++, input.used++)
+        batch_fill(&batches[i], t->train, (uint64_t)o->seed, epoch, first + i * rows, t->pad);
+    TRY_RETURN(stepper_submit(t->stepper, &input));
+    l->submitted++;
     return TANE_OK;
 }
 
@@ -309,6 +289,27 @@ static void report_progress(Loop *l, tane_progress *p, double step_seconds, int6
     p->limit_share = limit_share(l, p->tokens_per_second);
     p->best = l->best;
     if (l->t.cb->progress) l->t.cb->progress(l->t.cb->user, p);
+}
+
+/* The result of the oldest step in flight. */
+static Status take_step(Loop *l, tane_progress *progress) {
+    StepResult r;
+    TRY_RETURN(stepper_take(l->t.stepper, &r));
+    l->step = r.input.step + 1;
+    progress->loss = r.loss / (double)r.targets;
+    progress->learning_rate = r.input.learning_rate;
+    progress->grad_norm = r.norm;
+    if (r.applied) {
+        l->skipped_in_a_row = 0;
+        l->tokens_seen += r.real;
+        l->process_tokens += r.real;
+        l->loss_sum += r.loss;
+        l->loss_targets += (double)r.targets;
+    } else {
+        TRY_RETURN(not_finite(l, &r));
+    }
+    report_progress(l, progress, r.seconds, r.applied ? r.real : 0);
+    return TANE_OK;
 }
 
 /* A line of metrics: the loss of all tokens since the last one. */
@@ -402,8 +403,10 @@ static void on_removed(void *user, int64_t step) {
 static Status save(Loop *l, bool best) {
     Status st = TANE_OK;
     const TrainOptions *o = l->t.o;
-    json_t *state = state_json(l);
+    OptimizerState update;
     char *path = NULL;
+    TRY_RETURN(optimizer_read_state(l->t.optimizer, &update));
+    json_t *state = state_json(l, &update);
     if (!state) return FAIL(TANE_ENOMEM, "out of memory while saving step %" PRId64, l->step);
     TRY(checkpoint_path(&path, o->output_dir, l->step));
     TRY(checkpoint_save(&(CheckpointSave){.run_dir = o->output_dir,
@@ -426,9 +429,19 @@ out:
 
 /* ------------------------------------------------------------------------------------------------------ loop */
 
+/* After the last step submitted, which is the last one taken too wherever this matters. */
 static bool due(const char *strategy, int64_t every, const Loop *l) {
-    if (!strcmp(strategy, "steps")) return l->step % every == 0;
-    return !strcmp(strategy, "epoch") && l->step % l->t.plan.steps_per_epoch == 0;
+    if (!strcmp(strategy, "steps")) return l->submitted % every == 0;
+    return !strcmp(strategy, "epoch") && l->submitted % l->t.plan.steps_per_epoch == 0;
+}
+
+/* After step l->submitted: does anything happen that needs its result, or the weights as they are then? */
+static bool must_settle(const Loop *l) {
+    const TrainOptions *o = l->t.o;
+    int64_t eval_every = o->eval_steps ? o->eval_steps : o->logging_steps;
+    return l->submitted == l->t.plan.total_steps || l->submitted % o->logging_steps == 0 ||
+           due(o->eval_strategy, eval_every, l) || due(o->save_strategy, o->save_steps, l) ||
+           (l->t.cb->stop && l->t.cb->stop(l->t.cb->user));
 }
 
 static Status loop(Loop *l) {
@@ -436,10 +449,11 @@ static Status loop(Loop *l) {
     int64_t total = l->t.plan.total_steps, eval_every = o->eval_steps ? o->eval_steps : o->logging_steps;
     tane_progress progress = {.best = l->best};
     while (l->step < total && !l->stop_early && !l->target_reached) {
-        double begin = clock_seconds();
-        int64_t tokens = l->process_tokens;
-        TRY_RETURN(one_step(l, &progress));
-        report_progress(l, &progress, clock_seconds() - begin, l->process_tokens - tokens);
+        TRY_RETURN(submit_step(l));
+        bool settle = must_settle(l);
+        while (stepper_in_flight(l->t.stepper) >= (settle ? 1 : stepper_depth(l->t.stepper)))
+            TRY_RETURN(take_step(l, &progress));
+        if (!settle) continue;
         bool last = l->step == total, best = false, evaluated = false;
         if (l->step % o->logging_steps == 0 || last) TRY_RETURN(log_line(l, &progress));
         if (strcmp(o->eval_strategy, "no") && (last || due(o->eval_strategy, eval_every, l))) {
@@ -476,12 +490,7 @@ Status train_run(OptionSet *set, const char *recipe_path, const tane_run_callbac
                  tane_run_result *result) {
     static const tane_run_callbacks silent;
     Status st = TANE_OK;
-    Loop l = {.lock = -1,
-              .best = NAN,
-              .best_step = -1,
-              .last_loss = NAN,
-              .last_eval = NAN,
-              .last_match = NAN};
+    Loop l = {.lock = -1, .best = NAN, .best_step = -1, .last_loss = NAN, .last_eval = NAN, .last_match = NAN};
     *result = (tane_run_result){0};
     TRY_RETURN(trainer_prepare(&l.t, set, recipe_path, callbacks ? callbacks : &silent));
     TRY(trainer_allocate(&l.t));

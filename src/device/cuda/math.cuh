@@ -1,0 +1,107 @@
+/* Building blocks of CUDA kernels: 16-byte vectors of any element type to and from fp32, sums over warps and blocks in a
+ * fixed order, Philox, the activation functions. */
+#ifndef DEVICE_CUDA_MATH_CUH
+#define DEVICE_CUDA_MATH_CUH
+
+#include "device/cuda/cuda.h"
+
+/* Elements of 16 bytes: 4 fp32, 8 bf16 or fp16. */
+template <typename T> struct Vec16 {
+    static constexpr int N = 16 / sizeof(T);
+};
+
+__device__ static inline float to_float(float x) { return x; }
+__device__ static inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ static inline float to_float(__half x) { return __half2float(x); }
+template <typename T> __device__ inline T from_float(float x);
+template <> __device__ inline float from_float<float>(float x) { return x; }
+template <> __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
+template <> __device__ inline __half from_float<__half>(float x) { return __float2half_rn(x); }
+
+/* 16 bytes at p (16-byte aligned) to Vec16<T>::N floats, and back. */
+template <typename T> __device__ static inline void load16(float *to, const T *p) {
+    int4 raw = *(const int4 *)p;
+    const T *e = (const T *)&raw;
+#pragma unroll
+    for (int i = 0; i < Vec16<T>::N; i++) to[i] = to_float(e[i]);
+}
+template <typename T> __device__ static inline void store16(T *p, const float *from) {
+    int4 raw;
+    T *e = (T *)&raw;
+#pragma unroll
+    for (int i = 0; i < Vec16<T>::N; i++) e[i] = from_float<T>(from[i]);
+    *(int4 *)p = raw;
+}
+
+__device__ static inline float warp_sum(float x) {
+#pragma unroll
+    for (int lane = 16; lane > 0; lane >>= 1) x += __shfl_xor_sync(0xffffffffu, x, lane);
+    return x;
+}
+__device__ static inline float warp_max(float x) {
+#pragma unroll
+    for (int lane = 16; lane > 0; lane >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    return x;
+}
+
+/* Sum or maximum over a block of up to 1024 threads (a multiple of 32), the same in every thread. `shared` holds 32
+ * floats; it may be used again at once. */
+template <bool MAX> __device__ static inline float block_reduce(float x, float *shared) {
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    x = MAX ? warp_max(x) : warp_sum(x);
+    if (warps == 1) return x;
+    __syncthreads();
+    if (lane == 0) shared[warp] = x;
+    __syncthreads();
+    x = lane < warps ? shared[lane] : MAX ? -INFINITY : 0.0f;
+    return MAX ? warp_max(x) : warp_sum(x);
+}
+
+/* keep[0..4) of elements first .. first + 3 of a node's dropout mask: as src/ops/dropout_math.h. */
+__device__ static inline void dropout_mask4(float keep[4], int64_t first, float p, const TapeRun *run, int node) {
+    uint32_t word[4];
+    float scale = 1.0f / (1.0f - p);
+    philox4x32(run->seed, run->position, (uint64_t)node << 44 | (uint64_t)first >> 2, word);
+#pragma unroll
+    for (int i = 0; i < 4; i++) keep[i] = rng_u01(word[i]) < p ? 0.0f : scale;
+}
+
+__device__ static inline float gelu_tanh_inner(float x) { return 0.7978845608f * (x + 0.044715f * x * x * x); }
+
+/* f(x) and, where wanted, f'(x): the formulas of src/ops/activation_math.h. */
+template <int KIND> __device__ static inline float activate(float x) {
+    if (KIND == ACTIVATION_GELU_TANH) return x / (1.0f + __expf(-2.0f * gelu_tanh_inner(x)));
+    if (KIND == ACTIVATION_GELU) return 0.5f * x * (1.0f + erff(x * 0.7071067812f));
+    if (KIND == ACTIVATION_RELU) return x <= 0.0f ? 0.0f : x;
+    return x / (1.0f + __expf(-x));
+}
+template <int KIND> __device__ static inline float activate_slope(float x, float *y) {
+    if (KIND == ACTIVATION_GELU_TANH) {
+        float half = 1.0f / (1.0f + __expf(-2.0f * gelu_tanh_inner(x)));
+        *y = x * half;
+        return half + 2.0f * x * half * (1.0f - half) * 0.7978845608f * (1.0f + 3.0f * 0.044715f * x * x);
+    }
+    if (KIND == ACTIVATION_GELU) {
+        float phi = 0.5f * (1.0f + erff(x * 0.7071067812f));
+        *y = x * phi;
+        return phi + x * 0.3989422804f * __expf(-0.5f * x * x);
+    }
+    if (KIND == ACTIVATION_RELU) {
+        *y = x <= 0.0f ? 0.0f : x;
+        return x > 0.0f ? 1.0f : 0.0f;
+    }
+    float s = 1.0f / (1.0f + __expf(-x));
+    *y = x * s;
+    return s + *y * (1.0f - s);
+}
+
+/* Notes what is wrong, if nobody did before. */
+__device__ static inline void report_fault(CudaFault *fault, int code, int row, int place, int value, int limit) {
+    if (atomicCAS(&fault->code, FAULT_NONE, code) != FAULT_NONE) return;
+    fault->row = row;
+    fault->place = place;
+    fault->value = value;
+    fault->limit = limit;
+}
+
+#endif

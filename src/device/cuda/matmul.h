@@ -1,0 +1,42 @@
+/* Matrix products on the GPU through cuBLASLt: C (+)= op(A) op(B) (+ bias), row-major, as device/gemm.h has them on the
+ * CPU. The algorithm is chosen when the product is planned, by the library's heuristic for exactly these shapes: never
+ * by timing, so that two runs on one GPU model compute the same bits. All chosen algorithms are deterministic. */
+#ifndef DEVICE_CUDA_MATMUL_H
+#define DEVICE_CUDA_MATMUL_H
+
+#include "device/cuda/cuda.h"
+
+typedef enum MatmulEpilogue { EPILOGUE_NONE, EPILOGUE_BIAS } MatmulEpilogue;
+
+typedef struct MatmulShape {
+    int64_t m, n, k;
+    DType type;            /* of A and B: fp32, bf16, fp16 */
+    DType out_type;        /* of C: fp32, or `type` */
+    bool trans_a;          /* false: A is stored (M, K); true: (K, M) */
+    bool trans_b;          /* false: B is stored (K, N); true: (N, K), as nn.Linear's weight */
+    int64_t lda, ldb, ldc; /* elements between rows as stored */
+    MatmulEpilogue epilogue; /* BIAS: adds a bias (N) of `type` */
+    bool fp8;              /* A and B are rounded to e4m3 on the way, where the device's mode and shapes allow */
+} MatmulShape;
+
+typedef struct Matmul Matmul; /* a planned product */
+
+/* The plan lives in `arena`-less memory of the device and is freed with it; the same shape is planned once. */
+Status matmul_plan(CudaDevice *d, const MatmulShape *shape, const Matmul **out);
+/* Bytes of scratch that matmul_run wants beside the device's workspace (fp8 copies; else 0). */
+size_t matmul_scratch(const Matmul *m);
+/* C = (accumulate ? C : 0) + op(A) op(B) + bias. side: on the device's side stream, with its own workspace. */
+Status matmul_run(CudaDevice *d, const Matmul *m, const void *a, const void *b, void *c, const void *bias,
+                  bool accumulate, bool side, void *scratch);
+
+/* What shapes with few rows (decoding) run on instead of cuBLASLt: y (M, N) = x (M, K) w (N, K)^T + bias, M <= 8. */
+bool matvec_supports(const MatmulShape *shape);
+Status matvec_run(CudaDevice *d, const MatmulShape *shape, const void *x, const void *w, void *y, const void *bias);
+
+/* Opens and closes the library's handles. */
+Status matmul_open(CudaDevice *d);
+void matmul_close(CudaDevice *d);
+/* Release of cuBLASLt: "13.0.2". */
+void matmul_version(char *text, size_t size);
+
+#endif

@@ -80,7 +80,7 @@ say = $(if $(V),,@printf '%-5s %s\n' $(1) '$(2)';)
 # A make inside make uses all cores, unless the outer one was told how many.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: all setup test test-long sanitize fault quickstart bench benches docs clean tests FORCE
+.PHONY: all setup bundle gpu-test gpu-bench test test-long sanitize fault quickstart bench benches docs clean tests FORCE
 .DELETE_ON_ERROR:
 all: $(TANE) $(PLUGIN)
 
@@ -174,6 +174,30 @@ quickstart: setup
 bench: setup
 	@$(SUBMAKE) benches
 	@TANE=$(abspath $(TANE)) BUILD=$(BUILD) bench/run.sh
+
+# A folder that runs where nothing of Debian's was installed: libraries beside the programs, but none of the C library,
+# the driver or CUDA. RPATH and not RUNPATH, because it holds for the libraries' own needs too.
+BUNDLE := $(BUILD)/tane-bundle
+GPU_TESTS := test_ops test_attention test_tape test_model test_engine test_sampler test_stepper test_train test_gpu
+BUNDLED := $(BUNDLE)/bin/tane $(patsubst $(BUILD)/%,$(BUNDLE)/bin/%,$(BENCHES)) $(GPU_TESTS:%=$(BUNDLE)/bin/tests/%)
+bundled_rpath = -s -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/$(1)lib'
+
+bundled_link = @mkdir -p $(@D); $(CXX) -fopenmp $(EXTRA) -o $@ $(filter %.o %.a,$^) $(LIBS)
+$(BUNDLE)/bin/tane: $(CLI_OBJ) $(BUILD)/libtane.a
+	$(bundled_link) $(call bundled_rpath,../)
+$(BUNDLE)/bin/bench/%: $(BUILD)/bench/%.o $(TEST_OBJ) $(BUILD)/libtane.a
+	$(bundled_link) $(call bundled_rpath,../../)
+$(BUNDLE)/bin/tests/%: $(BUILD)/tests/%.o $(TEST_HELP) $(TEST_OBJ) $(BUILD)/libtane.a
+	$(bundled_link) $(TEST_LIBS) $(call bundled_rpath,../../)
+
+$(BUNDLE): $(BUNDLED) $(PLUGIN) tools/bundle.sh
+	@tools/bundle.sh $@ $(PLUGIN)
+
+bundle: setup
+	@$(SUBMAKE) $(BUNDLE)
+
+gpu-test gpu-bench: bundle
+	@$(BUNDLE)/$@
 
 docs:
 	@$(SUBMAKE) $(BUILD)/tools/options_doc

@@ -1,5 +1,4 @@
 /* `tane doctor`: what this machine has, what tane will use of it, what is missing and the command that fixes it. */
-#include <dlfcn.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,11 +13,12 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/cli.h"
+#include "cli/doctor_gpu.h"
 #include "device/cpuinfo.h"
 #include "device/gemm.h"
 #include "device/measure.h"
 
-enum { MAX_GPUS = 16, MAX_ADVICE = 12 };
+enum { MAX_ADVICE = 12 };
 
 typedef struct DoctorConfig {
     bool json, measure;
@@ -42,10 +42,7 @@ typedef struct Doctor {
     uint64_t available, disk_free;
     bool disk_known;
     char system[256];
-    const char *gpus[MAX_GPUS];
-    int n_gpus;
-    int driver;           /* CUDA version of the driver, e.g. 12040; 0: no driver */
-    bool gpu_on_bus;      /* an NVIDIA display device, with or without driver */
+    DoctorGpus gpus;
     bool measured;
     char why_not[256];    /* what kept us from measuring, "" when nothing did */
     double fp32_flops, bf16_flops, bandwidth; /* NaN: not measured */
@@ -68,44 +65,6 @@ static const char *system_text(Doctor *d, const char *path) {
     if (arena_strdup(&d->arena, &copy, text) != TANE_OK) copy = NULL;
     mem_free(text);
     return copy;
-}
-
-static void look_for_bus_devices(Doctor *d) {
-    static const char folder[] = "/sys/bus/pci/devices";
-    DirList list = {0};
-    char path[512];
-    if (dir_list(folder, &list) != TANE_OK) return;
-    for (size_t i = 0; i < list.n; i++) {
-        snprintf(path, sizeof path, "%s/%s/vendor", folder, list.names[i]);
-        const char *vendor = system_text(d, path);
-        if (!vendor || strcmp(vendor, "0x10de") != 0) continue;
-        snprintf(path, sizeof path, "%s/%s/class", folder, list.names[i]);
-        const char *class = system_text(d, path);
-        if (class && strncmp(class, "0x03", 4) == 0) d->gpu_on_bus = true; /* display controllers, 3D ones included */
-    }
-    dir_list_free(&list);
-}
-
-/* The driver's own library, asked through its C interface; the CUDA toolkit is not needed. */
-static void look_for_gpus(Doctor *d) {
-    int n = 0, device;
-    char name[128];
-    look_for_bus_devices(d);
-    void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (!library) return;
-    int (*init)(unsigned) = (int (*)(unsigned))dlsym(library, "cuInit");
-    int (*version)(int *) = (int (*)(int *))dlsym(library, "cuDriverGetVersion");
-    int (*count)(int *) = (int (*)(int *))dlsym(library, "cuDeviceGetCount");
-    int (*get)(int *, int) = (int (*)(int *, int))dlsym(library, "cuDeviceGet");
-    int (*get_name)(char *, int, int) = (int (*)(char *, int, int))dlsym(library, "cuDeviceGetName");
-    if (init && version && count && get && get_name && init(0) == 0 && version(&d->driver) == 0 && count(&n) == 0) {
-        for (int i = 0; i < n && d->n_gpus < MAX_GPUS; i++) {
-            char *copy;
-            if (get(&device, i) != 0 || get_name(name, sizeof name, device) != 0) continue;
-            if (arena_strdup(&d->arena, &copy, name) == TANE_OK) d->gpus[d->n_gpus++] = copy;
-        }
-    }
-    dlclose(library);
 }
 
 static void look_at_system(Doctor *d) {
@@ -164,10 +123,8 @@ static Status judge_space(Doctor *d) {
 }
 
 static void judge_gpus(Doctor *d) {
-    if (d->gpu_on_bus && !d->n_gpus)
-        advise(d, d->driver ? "an NVIDIA GPU is there, but its driver reports none"
-                            : "an NVIDIA GPU is there, but its driver is not installed",
-               d->driver ? "nvidia-smi" : "sudo apt install nvidia-driver    # then restart");
+    const char *what, *fix = doctor_gpus_advice(&d->gpus, &what);
+    if (fix) advise(d, what, fix);
 }
 
 /* ---- telling ---- */
@@ -228,12 +185,7 @@ static Status tell_machine(const Doctor *d) {
     if (d->available) printf(", %.1f free", (double)d->available / 0x1p30);
     printf("\n");
     if (d->disk_known) printf("  disk          %.1f GiB free in this folder\n", (double)d->disk_free / 0x1p30);
-    if (d->n_gpus) {
-        for (int i = 0; i < d->n_gpus; i++) printf("  GPU %-2d        %s\n", i, d->gpus[i]);
-        printf("  driver        CUDA %d.%d\n", d->driver / 1000, d->driver % 1000 / 10);
-    } else {
-        printf("  NVIDIA GPU    %s\n", d->gpu_on_bus ? "there, without a working driver" : "none");
-    }
+    doctor_gpus_tell(&d->gpus);
     tell_libraries();
 out:
     str_free(&sets);
@@ -252,8 +204,12 @@ static void tell_rates(const Doctor *d) {
 
 static void tell_use(const Doctor *d) {
     printf("\ntane %s will use\n", TANE_VERSION);
-    printf("  device        cpu, %d thread%s (this build has no CUDA plug-in%s)\n", d->cpu->cores,
-           d->cpu->cores == 1 ? "" : "s", d->n_gpus ? ", so the GPU is not used" : "");
+    if (d->gpus.used) {
+        printf("  device        cuda:0 with device auto: bf16, by cuBLASLt; device=cpu is the processor:\n");
+        printf("                %d thread%s\n", d->cpu->cores, d->cpu->cores == 1 ? "" : "s");
+    } else {
+        printf("  device        cpu, %d thread%s\n", d->cpu->cores, d->cpu->cores == 1 ? "" : "s");
+    }
     printf("  products      %s with compute_dtype auto\n", gemm_bf16_is_fast() ? "bf16" : "fp32");
     printf("                bf16 by %s, fp32 by %s\n", gemm_backend(DTYPE_BF16), gemm_backend(DTYPE_F32));
     printf("  other ops     %s kernels\n", kernels(d->cpu));
@@ -271,12 +227,6 @@ static void tell_advice(const Doctor *d) {
 /* ---- JSON ---- */
 
 static json_t *measured(double value) { return isfinite(value) ? json_real(value) : json_null(); }
-
-static json_t *json_names(const char *const *names, int n) {
-    json_t *array = json_array();
-    for (int i = 0; i < n; i++) json_array_append_new(array, json_string(names[i]));
-    return array;
-}
 
 static json_t *json_advice(const Doctor *d) {
     json_t *array = json_array();
@@ -297,8 +247,8 @@ static json_t *json_processor(const CpuInfo *cpu) {
 static Status tell_json(const Doctor *d) {
     Str text = {0};
     Status st = TANE_OK;
-    json_t *processor = json_processor(d->cpu), *gpus = json_names(d->gpus, d->n_gpus), *advice = json_advice(d);
-    json_t *use = json_pack("{ss si ss ss ss ss}", "device", "cpu", "threads", d->cpu->cores, "compute_dtype",
+    json_t *processor = json_processor(d->cpu), *gpus = doctor_gpus_json(&d->gpus), *advice = json_advice(d);
+    json_t *use = json_pack("{ss si ss ss ss ss}", "device", d->gpus.used ? "cuda:0" : "cpu", "threads", d->cpu->cores, "compute_dtype",
                             gemm_bf16_is_fast() ? "bf16" : "fp32", "bf16", gemm_backend(DTYPE_BF16), "fp32",
                             gemm_backend(DTYPE_F32), "kernels", kernels(d->cpu));
     json_t *memory = json_pack("{sI sI sI}", "total", (json_int_t)d->cpu->memory, "limit",
@@ -307,7 +257,7 @@ static Status tell_json(const Doctor *d) {
                               measured(d->bf16_flops), "memory_bytes_per_second", measured(d->bandwidth));
     json_t *all = json_pack("{ss ss so so sI so si so so so}", "version", TANE_VERSION, "system", d->system,
                             "processor", processor, "memory", memory, "disk_free", (json_int_t)d->disk_free, "gpus",
-                            gpus, "cuda_driver", d->driver, "measured", rates, "use", use, "advice", advice);
+                            gpus, "cuda_driver", d->gpus.driver, "measured", rates, "use", use, "advice", advice);
     if (!all) TRY(FAIL(TANE_ENOMEM, "out of memory while writing JSON"));
     TRY(json_write_str(&text, all));
     printf("%s\n", text.text);
@@ -329,7 +279,7 @@ static Status run(const Command *self, int argc, char **argv) {
     TRY(option_parse_args(&set, argc, argv, &words));
     if (words.n) TRY(cli_usage(self, "unexpected word \"%s\"", words.items[0]));
     look_at_system(&d);
-    look_for_gpus(&d);
+    doctor_gpus_look(&d.gpus, config.measure);
     err_clear(); /* files that are not there are no errors here */
     if (config.measure && measure(&d) != TANE_OK) snprintf(d.why_not, sizeof d.why_not, "%.255s", err_message());
     TRY(judge_processor(&d));

@@ -49,8 +49,8 @@ static const char *amount(double n, char out[32]) {
 static void show_plan(const tane_plan *p) {
     char params[32], tokens[32];
     const double mib = 1048576.0;
-    fprintf(stderr, "%s, %s parameters, %s on %s, %d threads\n", p->model_type, amount((double)p->parameters, params),
-            p->compute_dtype, p->backend, p->threads);
+    fprintf(stderr, "%s, %s parameters, %s on %s, %s, %d threads\n%s\n", p->model_type,
+            amount((double)p->parameters, params), p->compute_dtype, p->device, p->backend, p->threads, p->device_model);
     fprintf(stderr, "%" PRId64 " rows, %s tokens; %" PRId64 " steps an epoch, %" PRId64 " in all%s\n", p->rows,
             amount((double)p->tokens, tokens), p->steps_per_epoch, p->total_steps,
             p->first_step ? ", going on from a checkpoint" : "");

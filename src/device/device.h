@@ -60,7 +60,8 @@ struct Device {
     bool graphs;          /* has device_graph_* */
     bool bf16_is_fast, has_fp16;
     MatmulMode matmul;    /* set before tapes are planned */
-    size_t reserved;      /* bytes that its libraries and workspaces take by themselves */
+    size_t reserved;      /* bytes that its libraries and workspaces take, or will take, by themselves */
+    size_t taken;         /* of these, already */
 };
 
 /* *out: zeroed memory, aligned to 256 bytes on a GPU and 64 on the CPU. TANE_ENOMEM names sizes. */

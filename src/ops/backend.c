@@ -110,7 +110,7 @@ static Status load_from(const char *path) {
 
 /* Beside the program, or where a bundle and the build folder have it. */
 static void load_plugin(void) {
-    static const char *const places[] = {"", "../lib/", "../", "../../"};
+    static const char *const places[] = {"", "../lib/", "../../lib/", "../", "../../"};
     char program[PATH_MAX], path[PATH_MAX + 64];
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
     program[n > 0 ? n : 0] = 0;

@@ -309,7 +309,7 @@ static Status fill_plan(Trainer *t) {
         p->available = free ? free + resident : 0;
     } else {
         p->process = t->device->reserved;
-        p->available = free + p->process;
+        p->available = free + t->device->taken;
     }
     p->total = taken + p->process + p->data + p->activations + p->scratch;
     return check_memory(t);

@@ -10,6 +10,8 @@ extern "C" {
 
 /* cuBLASLt asks for 32 MiB on Hopper; the side stream's products are small ones. */
 enum { WORKSPACE = 64 << 20, SIDE_WORKSPACE = 32 << 20 };
+/* Kernels come into the card's memory when they are first used; cuBLASLt's and cuDNN's are large. */
+enum { CODE = 448 << 20 };
 
 struct DeviceGraph {
     cudaGraphExec_t exec;
@@ -378,7 +380,8 @@ Status cuda_device_open(Device **out, int index, const OpKernel *const *kernels)
         cuda_close(&d->base);
         return st;
     }
-    if (cudaMemGetInfo(&after, &total) == cudaSuccess && after < before) d->base.reserved = before - after;
+    if (cudaMemGetInfo(&after, &total) == cudaSuccess && after < before) d->base.taken = before - after;
+    d->base.reserved = d->base.taken + CODE;
     *out = &d->base;
     return TANE_OK;
 }

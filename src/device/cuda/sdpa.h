@@ -21,10 +21,10 @@ typedef struct Sdpa Sdpa;
 Status sdpa_plan(CudaDevice *d, const SdpaShape *shape, const Sdpa **out);
 /* Why this thread's last sdpa_plan gave NULL; "" when it did not. */
 const char *sdpa_refusal(void);
-/* Bytes of scratch for forward and for backward. */
+/* Bytes of scratch for forward and for backward; that of backward grows with the square of the tokens. */
 size_t sdpa_scratch(const Sdpa *s);
-/* qkv (B, T, (H + 2 KV) D), out (B, T, H D), stats (B, H, T) fp32: log of the sum of exponentials. stats may be NULL when
- * the plan has no backward. */
+/* qkv (B, T, (H + 2 KV) D), out (B, T, H D), stats (B, H, T) fp32: log of the sum of exponentials. stats may be NULL
+ * when the plan has no backward. */
 Status sdpa_forward(CudaDevice *d, const Sdpa *s, const void *qkv, void *out, float *stats, void *scratch);
 /* d_qkv gets the gradient (all of it is written). */
 Status sdpa_backward(CudaDevice *d, const Sdpa *s, const void *qkv, const void *out, const float *stats,

@@ -118,7 +118,8 @@ def main():
                 case=o.case, batch=o.batch, prompt=o.prompt, new=tokens // o.batch,
                 tokens_per_second=round(tokens_after / seconds_after, 1),
                 step_ms=round(seconds_after / tokens_after * o.batch * 1e3, 4),
-                all_tokens_per_second=round(tokens / seconds, 1), seconds=round(seconds, 3), warm_up_s=round(warm_up, 2))
+                all_tokens_per_second=round(tokens / seconds, 1), seconds=round(seconds, 3),
+                warm_up_s=round(warm_up, 2))
     if o.device != "cpu":
         line["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     print(json.dumps(line), flush=True)

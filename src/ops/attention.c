@@ -164,7 +164,7 @@ static Status plan(Node *node) {
     if (node->live) {
         int64_t stats[] = {qkv->shape[0], shape->heads, t};
         TRY_RETURN(node_save(node, DTYPE_F32, 3, stats));
-        node->backward_reads_in = 1u << QKV;
+        node->backward_reads_in = 1u << QKV | (node->in[STARTS] ? 1u << STARTS : 0);
         node->backward_reads_out = 1;
     }
     if (a->blocked) {

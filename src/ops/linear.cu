@@ -74,10 +74,8 @@ static size_t sum_scratch(const SumPlan *p, int64_t width) {
     return p->parts > 1 ? (size_t)(p->parts * width) * sizeof(float) : 0;
 }
 
-template <typename T, int VEC> __device__ static inline void load_some(float *to, const T *p) {
-    if constexpr (VEC == 1) to[0] = to_float(*p);
-    else load16(to, p);
-}
+/* Elements that one load brings. */
+template <typename T, int VEC> struct alignas(VEC * sizeof(T)) Pack { T e[VEC]; };
 
 __device__ static inline void put(void *to, DType type, int64_t i, float value, bool add) {
     if (type == DTYPE_F32) ((float *)to)[i] = (add ? ((float *)to)[i] : 0.0f) + value;
@@ -96,17 +94,17 @@ template <typename T, int VEC, int LANES>
 __device__ static inline void sum_own(float *sum, const T *dy, int64_t width, int64_t begin, int64_t end) {
     constexpr int ROWS = THREADS / LANES;
     for (int64_t row = begin + threadIdx.x / LANES; row < end; row += ROWS * IN_FLIGHT) {
-        float x[IN_FLIGHT][VEC];
+        Pack<T, VEC> x[IN_FLIGHT];
 #pragma unroll
         for (int u = 0; u < IN_FLIGHT; u++) {
             int64_t at = row + u * ROWS;
-            load_some<T, VEC>(x[u], dy + (at < end ? at : end - 1) * width);
+            x[u] = *(const Pack<T, VEC> *)(dy + (at < end ? at : end - 1) * width);
         }
 #pragma unroll
         for (int u = 0; u < IN_FLIGHT; u++) {
             if (row + u * ROWS >= end) break;
 #pragma unroll
-            for (int e = 0; e < VEC; e++) sum[e] += x[u][e];
+            for (int e = 0; e < VEC; e++) sum[e] += to_float(x[u].e[e]);
         }
     }
 }
@@ -163,11 +161,11 @@ static void launch_sums(const SumPlan *p, const Tensor *dy, Tensor *db, bool add
     int64_t rows = tensor_rows(dy), width = tensor_width(dy);
     const T *data = (const T *)dy->data;
     if (p->parts > 1)
-        column_sums<T, VEC, LANES, true><<<grid, THREADS, 0, stream>>>(data, rows, width, p->rows_per_part, parts,
-                                                                       NULL, db->dtype, false);
+        column_sums<T, VEC, LANES, true>
+            <<<grid, THREADS, 0, stream>>>(data, rows, width, p->rows_per_part, parts, NULL, db->dtype, false);
     else
-        column_sums<T, VEC, LANES, false><<<grid, THREADS, 0, stream>>>(data, rows, width, p->rows_per_part, NULL,
-                                                                        db->data, db->dtype, add);
+        column_sums<T, VEC, LANES, false>
+            <<<grid, THREADS, 0, stream>>>(data, rows, width, p->rows_per_part, NULL, db->data, db->dtype, add);
 }
 
 template <typename T>

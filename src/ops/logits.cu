@@ -47,8 +47,8 @@ template <typename U> static Status gather(const Node *node, const MatmulShape *
     const CudaDevice *d = cuda_device(node);
     int64_t units = s->k * (int64_t)dtype_size(s->type) / (int64_t)unit;
     gather_rows<U><<<(unsigned)s->m, THREADS, 0, d->stream>>>((U *)node->scratch, (const U *)node->in[X]->data,
-                                                             (const int32_t *)node->in[AT]->data,
-                                                             node->in[X]->shape[1], units, d->fault);
+                                                              (const int32_t *)node->in[AT]->data,
+                                                              node->in[X]->shape[1], units, d->fault);
     CUDA_LAUNCHED();
     return TANE_OK;
 }

@@ -66,7 +66,7 @@ void matmul_version(char *text, size_t size) {
     do {                                                                                                               \
         cublasStatus_t lt_status_ = (call);                                                                            \
         if (lt_status_ != CUBLAS_STATUS_SUCCESS)                                                                       \
-            return FAIL(TANE_EINTERNAL, "cuBLASLt: %s in %s", lt.GetStatusString(lt_status_), #call);          \
+            return FAIL(TANE_EINTERNAL, "cuBLASLt: %s in %s", lt.GetStatusString(lt_status_), #call);                  \
     } while (0)
 
 /* Of cublasLt.h since CUDA 12.9; an older library answers that it does not know them. */
@@ -92,10 +92,16 @@ struct Matmul {
     Matmul *next;
 };
 
+/* Plans by shape: serving meets many numbers of rows. They live as long as the device, for tapes point to them. */
+enum { BUCKETS = 256 };
 struct MatmulCache {
     cublasLtHandle_t handle;
-    Matmul *plans;
+    Matmul *plans[BUCKETS];
 };
+
+static Matmul **bucket_of(CudaDevice *d, const MatmulShape *s) {
+    return &d->matmul_cache->plans[(uint64_t)((s->m * 31 + s->n) * 31 + s->k) % BUCKETS];
+}
 
 Status matmul_open(CudaDevice *d) {
     TRY_RETURN(load_library());
@@ -119,10 +125,11 @@ static void plan_free(Matmul *m) {
 
 void matmul_close(CudaDevice *d) {
     if (!d->matmul_cache) return;
-    for (Matmul *m = d->matmul_cache->plans, *next; m; m = next) {
-        next = m->next;
-        plan_free(m);
-    }
+    for (int i = 0; i < BUCKETS; i++)
+        for (Matmul *m = d->matmul_cache->plans[i], *next; m; m = next) {
+            next = m->next;
+            plan_free(m);
+        }
     if (d->matmul_cache->handle) lt.Destroy(d->matmul_cache->handle);
     mem_free(d->matmul_cache);
     d->matmul_cache = NULL;
@@ -209,10 +216,12 @@ static Status ask_heuristic(CudaDevice *d, const Matmul *m, Choice *c, PointerCa
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out));
     cublasLtMatmulHeuristicResult_t result;
     int found = 0;
-    cublasStatus_t status = lt.MatmulAlgoGetHeuristic(d->matmul_cache->handle, c->desc, c->first, c->second,
-                                                              c->result, c->result, preference, 1, &result, &found);
+    cublasStatus_t status = lt.MatmulAlgoGetHeuristic(d->matmul_cache->handle, c->desc, c->first, c->second, c->result,
+                                                      c->result, preference, 1, &result, &found);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return TANE_OK;
-    LT_TRY(status);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        return FAIL(TANE_EINTERNAL, "cuBLASLt: %s, asked for a product of (%lld, %lld) and (%lld, %lld)",
+                    lt.GetStatusString(status), (long long)s->m, (long long)s->k, (long long)s->k, (long long)s->n);
     c->found = found > 0 && result.state == CUBLAS_STATUS_SUCCESS;
     if (c->found) c->algo = result.algo;
     return TANE_OK;
@@ -260,7 +269,8 @@ static Status make_plan(CudaDevice *d, Matmul *m) {
 }
 
 Status matmul_plan(CudaDevice *d, const MatmulShape *shape, const Matmul **out) {
-    for (const Matmul *m = d->matmul_cache->plans; m; m = m->next)
+    Matmul **bucket = bucket_of(d, shape);
+    for (const Matmul *m = *bucket; m; m = m->next)
         if (m->mode == d->base.matmul && same_shape(&m->shape, shape)) {
             *out = m;
             return TANE_OK;
@@ -277,8 +287,8 @@ Status matmul_plan(CudaDevice *d, const MatmulShape *shape, const Matmul **out) 
         plan_free(m);
         return st;
     }
-    m->next = d->matmul_cache->plans;
-    d->matmul_cache->plans = m;
+    m->next = *bucket;
+    *bucket = m;
     *out = m;
     return TANE_OK;
 }
@@ -415,9 +425,8 @@ Status matmul_run(CudaDevice *d, const Matmul *m, const void *a, const void *b, 
     if (m->quantize) TRY_RETURN(quantize_operands(m, choice, &a, &b, (char *)scratch, stream));
     if (bias) LT_TRY(set<const void *>(choice->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias));
     float alpha = 1.0f, beta = accumulate ? 1.0f : 0.0f;
-    LT_TRY(lt.Matmul(d->matmul_cache->handle, choice->desc, &alpha, b, choice->first, a, choice->second, &beta,
-                             c, choice->result, c, choice->result, &choice->algo,
-                             side ? d->side_workspace : d->workspace,
-                             side ? d->side_workspace_bytes : d->workspace_bytes, stream));
+    LT_TRY(lt.Matmul(d->matmul_cache->handle, choice->desc, &alpha, b, choice->first, a, choice->second, &beta, c,
+                     choice->result, c, choice->result, &choice->algo, side ? d->side_workspace : d->workspace,
+                     side ? d->side_workspace_bytes : d->workspace_bytes, stream));
     return TANE_OK;
 }

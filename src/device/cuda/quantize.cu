@@ -70,9 +70,8 @@ __device__ static inline float find_scale(const float *partial, int n_partial, f
 
 /* q (rows, cols) = x / scale. */
 template <typename T>
-__global__ void __launch_bounds__(THREADS)
-    round_kernel(const T *x, int64_t rows, int64_t cols, int64_t ld, const float *partial, int n_partial, float *scale,
-                 uint8_t *q) {
+__global__ void __launch_bounds__(THREADS) round_kernel(const T *x, int64_t rows, int64_t cols, int64_t ld,
+                                                        const float *partial, int n_partial, float *scale, uint8_t *q) {
     __shared__ float shared[32];
     float inverse = 1.0f / find_scale(partial, n_partial, scale, shared), v[8];
     int64_t n = rows * (cols / 8), stride = gridDim.x * (int64_t)THREADS;
@@ -116,11 +115,11 @@ static Status round_tensor(const QuantizeInput *in, uint8_t *q, float *scale, fl
     CUDA_LAUNCHED();
     if (in->transpose) {
         blocks = cuda_blocks(in->rows, 64) * cuda_blocks(in->cols, 64);
-        round_transposed_kernel<T><<<(unsigned)blocks, THREADS, 0, stream>>>(x, in->rows, in->cols, in->ld, partial,
-                                                                            n_partial, scale, q);
+        round_transposed_kernel<T>
+            <<<(unsigned)blocks, THREADS, 0, stream>>>(x, in->rows, in->cols, in->ld, partial, n_partial, scale, q);
     } else
-        round_kernel<T><<<(unsigned)blocks, THREADS, 0, stream>>>(x, in->rows, in->cols, in->ld, partial, n_partial,
-                                                                 scale, q);
+        round_kernel<T>
+            <<<(unsigned)blocks, THREADS, 0, stream>>>(x, in->rows, in->cols, in->ld, partial, n_partial, scale, q);
     CUDA_LAUNCHED();
     return TANE_OK;
 }
@@ -153,11 +152,10 @@ __global__ void __launch_bounds__(THREADS)
     *(uint2 *)(q + row * cols + at) = round8(v, 1.0f / own);
 }
 
-template <typename T>
-static Status round_rows(const QuantizeInput *in, uint8_t *q, float *scale, cudaStream_t stream) {
+template <typename T> static Status round_rows(const QuantizeInput *in, uint8_t *q, float *scale, cudaStream_t stream) {
     int64_t blocks = cuda_blocks(in->rows * (in->cols / QUANTIZE_BLOCK_SIZE), THREADS / 16);
-    round_rows_kernel<T><<<(unsigned)blocks, THREADS, 0, stream>>>((const T *)in->data, in->rows, in->cols, in->ld,
-                                                                  scale, q);
+    round_rows_kernel<T>
+        <<<(unsigned)blocks, THREADS, 0, stream>>>((const T *)in->data, in->rows, in->cols, in->ld, scale, q);
     CUDA_LAUNCHED();
     return TANE_OK;
 }
@@ -198,8 +196,8 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (int i = 0; i < 4; i++) { /* 8 times 16 bytes a line, 32 lines at once */
         int column = threadIdx.x / 8 + 32 * i, bytes = threadIdx.x % 8 * 16;
-        *(int4 *)(q + (right * SIDE + column) * rows + down * SIDE + bytes) =
-            *(const int4 *)(tile + column * PITCH + bytes);
+        *(int4 *)(q + (right * SIDE + column) * rows + down * SIDE + bytes) = *(const int4 *)(tile + column * PITCH +
+                                                                                              bytes);
     }
 }
 

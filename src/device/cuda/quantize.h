@@ -10,10 +10,10 @@ typedef enum QuantizeMode { QUANTIZE_NONE, QUANTIZE_TENSOR, QUANTIZE_BLOCK } Qua
 enum { QUANTIZE_BLOCK_SIZE = 128, QUANTIZE_PARTIALS = 256 };
 
 typedef struct QuantizeInput {
-    const void *data;        /* (rows, cols) of `type`: bf16 or fp16, 16-byte aligned */
+    const void *data; /* (rows, cols) of `type`: bf16 or fp16, 16-byte aligned */
     DType type;
-    int64_t rows, cols, ld;  /* cols a multiple of 16, ld of 8 */
-    bool transpose;          /* the copy is (cols, rows); rows a multiple of 16 */
+    int64_t rows, cols, ld; /* cols a multiple of 16, ld of 8 */
+    bool transpose;         /* the copy is (cols, rows); rows a multiple of 16 */
 } QuantizeInput;
 
 /* One scale for the whole matrix. partial: QUANTIZE_PARTIALS floats of scratch. Two kernels. */

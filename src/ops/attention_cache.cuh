@@ -2,10 +2,11 @@
  * written at past[b] + t, and query t sees 0 .. past[b] + t (the last `window` of these).
  *
  *   split   any T, any type. A block serves up to G queries that share a KV head (query heads of its group, and with
- *           T > 1 neighbouring tokens), so keys and values are read once for all of them. Keys are cut at multiples of
- *           CACHE_SPLIT, whatever the batch: a row's result does not depend on who shares it. T = 1: a block a split,
- *           those beyond `past` leave at once, and the last of a row to finish joins the parts in the order of the keys.
- *           T > 1: a block goes through its splits one by one.
+ *           T > 1 neighbouring tokens), so keys and values are read once for all of them. Keys are cut at multiples
+ *           of CACHE_SPLIT, whatever the batch: a row's result does not depend on who shares it.
+ *           With T = 1 a block takes one split. Those beyond `past` leave at once, and the last of a row to finish
+ *           joins the parts in the order of the keys. With T > 1 a block goes through its splits one by one.
+ *
  *   tiles   T >= 16, bf16 or fp16 on tensor cores (compute capability 8.0): 64 queries of a head against tiles of 64
  *           keys, an online softmax between two products (Dao 2023).
  *
@@ -15,6 +16,7 @@
 #ifndef OPS_ATTENTION_CACHE_CUH
 #define OPS_ATTENTION_CACHE_CUH
 
+#include "device/cuda/mma.cuh"
 #include "ops/attention_cuda.cuh"
 
 enum { CACHE_SPLIT = 256, CACHE_THREADS = 128, CACHE_WARPS = CACHE_THREADS / 32, CACHE_ROWS = 1 << 16 };
@@ -22,21 +24,21 @@ enum { TILE_Q = 64, TILE_K = 64, TILE_FROM = 16 };
 
 /* What the kernels get. A `row` is a sequence's KV head and one chunk of its queries: a block, or one a split. */
 typedef struct CacheJob {
-    const void *qkv;  // (B, T, (H + 2 KV) D)
-    void *cache;      // (B, P, 2 KV D)
-    const int *past;  // (B)
-    void *out;        // (B, T, H D)
-    float *partial;   // (rows, splits, G (D + 2)): sums of weighted values, maxima, sums of weights
+    const void *qkv; // (B, T, (H + 2 KV) D)
+    void *cache;     // (B, P, 2 KV D)
+    const int *past; // (B)
+    void *out;       // (B, T, H D)
+    float *partial;  // (rows, splits, G (D + 2)): sums of weighted values, maxima, sums of weights
     CudaFault *fault;
     int batch, tokens, positions, heads, kv_heads, dim, window;
-    int chunks;       // of a KV head's group * T queries, G in each
-    int splits;       // of P; 1: a block goes through all
-    int64_t first;    // row of the first block
-    float scale;      // times log2(e)
+    int chunks;    // of a KV head's group * T queries, G in each
+    int splits;    // of P; 1: a block goes through all
+    int64_t first; // row of the first block
+    float scale;   // times log2(e)
 } CacheJob;
 
-/* Blocks of a row that have left their part. The last one sets it back to 0, so no run has to clear it. Launches have at
- * most CACHE_ROWS rows, and one stream runs them. */
+/* Blocks of a row that have left their part. The last one sets it back to 0, so no run has to clear it. Launches have
+ * at most CACHE_ROWS rows, and one stream runs them. */
 static __device__ unsigned cache_arrived[CACHE_ROWS];
 
 /* First key that a query at `position` sees. */
@@ -54,8 +56,7 @@ template <typename T> __global__ static void cache_write_kernel(CacheJob job) {
     int b = blockIdx.x / job.tokens, t = blockIdx.x % job.tokens, past = job.past[b];
     int width = 2 * job.kv_heads * job.dim;
     if (!cache_past_is_good(job, past)) {
-        if (threadIdx.x == 0)
-            report_fault(job.fault, FAULT_CACHE, b, t, past, job.positions - job.tokens + 1);
+        if (threadIdx.x == 0) report_fault(job.fault, FAULT_CACHE, b, t, past, job.positions - job.tokens + 1);
         return;
     }
     const T *from = (const T *)job.qkv + (int64_t)blockIdx.x * (job.heads * job.dim + width) + job.heads * job.dim;
@@ -91,7 +92,7 @@ template <typename T, int LANES, int N, bool SCATTER> struct CacheRow {
 typedef struct CachePlace {
     int b, kv, query, queries; // first query of the chunk, and how many of G there are
     int group, past;
-    int begin, end;            // keys that some query of the chunk sees
+    int begin, end; // keys that some query of the chunk sees
 } CachePlace;
 
 template <int G> __device__ static inline CachePlace cache_place(const CacheJob &job, int64_t row) {
@@ -133,7 +134,8 @@ template <typename T>
 __device__ static inline const T *cache_row_at(const CacheJob &job, const CachePlace &p, int j, int values) {
     int64_t part = (int64_t)(p.kv + values * job.kv_heads) * job.dim;
     if (job.tokens == 1 && j == p.past)
-        return (const T *)job.qkv + (int64_t)p.b * (job.heads + 2 * job.kv_heads) * job.dim + job.heads * job.dim + part;
+        return (const T *)job.qkv + (int64_t)p.b * (job.heads + 2 * job.kv_heads) * job.dim + job.heads * job.dim +
+               part;
     return (const T *)job.cache + ((int64_t)p.b * job.positions + j) * 2 * job.kv_heads * job.dim + part;
 }
 
@@ -161,13 +163,12 @@ __device__ static void cache_softmax(const CacheJob &job, const CachePlace &p, i
     }
 }
 
-/* Keys start .. start + CACHE_SPLIT - 1 against the chunk's queries: leaves s.top, s.total and, a part a warp, s.sum. */
+/* Keys start .. start + CACHE_SPLIT - 1 against the chunk's queries: leaves s.top, s.total and, by warps, s.sum. */
 template <typename T, int LANES, int N, bool SCATTER, int G>
-__device__ static void cache_attend(const CacheJob &job, const CachePlace &p, int start,
-                                    CacheShared<G, LANES * N> &s) {
+__device__ static void cache_attend(const CacheJob &job, const CachePlace &p, int start, CacheShared<G, LANES * N> &s) {
     typedef CacheRow<T, LANES, N, SCATTER> Row;
-    constexpr int SLOTS = CACHE_THREADS / LANES;                    /* keys that a block has at once */
-    constexpr int BATCH = SCATTER ? 1 : G * N > 32 ? 4 : 8;         /* rows that a thread loads ahead */
+    constexpr int SLOTS = CACHE_THREADS / LANES;            /* keys that a block has at once */
+    constexpr int BATCH = SCATTER ? 1 : G * N > 32 ? 4 : 8; /* rows that a thread loads ahead */
     constexpr int STEP = SLOTS * BATCH;
     static_assert(CACHE_SPLIT % STEP == 0, "a batch of rows does not leave its split");
     int lane = threadIdx.x % LANES, slot = threadIdx.x / LANES, warp = threadIdx.x >> 5, d = job.dim;
@@ -197,8 +198,7 @@ __device__ static void cache_attend(const CacheJob &job, const CachePlace &p, in
 #pragma unroll
                 for (int i = 0; i < N; i++) score += q[g][i] * row[u].at(i);
 #pragma unroll
-                for (int other = LANES / 2; other > 0; other >>= 1)
-                    score += __shfl_xor_sync(0xffffffffu, score, other);
+                for (int other = LANES / 2; other > 0; other >>= 1) score += __shfl_xor_sync(0xffffffffu, score, other);
                 if (lane == 0) s.weight[j * G + g] = score * job.scale;
             }
         }
@@ -238,7 +238,8 @@ __device__ static void cache_attend(const CacheJob &job, const CachePlace &p, in
 #pragma unroll
         for (int i = 0; i < N; i++) {
 #pragma unroll
-            for (int other = LANES; other < 32; other <<= 1) sum[g][i] += __shfl_xor_sync(0xffffffffu, sum[g][i], other);
+            for (int other = LANES; other < 32; other <<= 1)
+                sum[g][i] += __shfl_xor_sync(0xffffffffu, sum[g][i], other);
             if ((threadIdx.x & 31) < LANES) s.sum[(warp * G + g) * Row::WIDTH + Row::dim(lane, i)] = sum[g][i];
         }
     __syncthreads();
@@ -255,8 +256,7 @@ template <int G, int WIDTH> __device__ static inline float cache_summed(const Ca
 /* 2^(a - b) for maxima, where a = -Inf: no key was seen. */
 __device__ static inline float cache_rescale(float a, float b) { return a == -INFINITY ? 0.0f : exp2f(a - b); }
 
-template <typename T>
-__device__ static void cache_zero_out(const CacheJob &job, const CachePlace &p) {
+template <typename T> __device__ static void cache_zero_out(const CacheJob &job, const CachePlace &p) {
     for (int g = 0; g < p.queries; g++)
         for (int d = threadIdx.x; d < job.dim; d += CACHE_THREADS)
             ((T *)job.out)[cache_out_at(job, p, g) + d] = from_float<T>(0.0f);
@@ -364,73 +364,16 @@ __global__ static void __launch_bounds__(CACHE_THREADS) cache_serial_kernel(Cach
         __syncthreads();
     }
     for (int e = threadIdx.x; e < n; e += CACHE_THREADS)
-        ((T *)job.out)[cache_out_at(job, p, e / d) + e % d] =
-            from_float<T>(s.joined[e / d * WIDTH + e % d] / s.joined_total[e / d]);
+        ((T *)job.out)[cache_out_at(job, p, e / d) + e % d] = from_float<T>(s.joined[e / d * WIDTH + e % d] /
+                                                                            s.joined_total[e / d]);
 }
 
 /* ------------------------------------------------------------------------------------------------ the tiles kernel */
 
-/* The 16 x 8 product of one warp: C += A (16 x 16) B (16 x 8), and what feeds it. */
-__device__ static inline void tile_mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1, __nv_bfloat16) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-                 "{%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
-}
-__device__ static inline void tile_mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1, __half) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-                 "{%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
-}
-__device__ static inline uint32_t tile_pack(float low, float high, __nv_bfloat16) {
-    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *(uint32_t *)&pair;
-}
-__device__ static inline uint32_t tile_pack(float low, float high, __half) {
-    __half2 pair = __floats2half2_rn(low, high);
-    return *(uint32_t *)&pair;
-}
-/* Four 8 x 8 matrices; lane 8 m + r gives the address of row r of matrix m. */
-template <bool TRANSPOSED> __device__ static inline void tile_fragments(uint32_t r[4], const void *row) {
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
-    if (TRANSPOSED)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                     : "r"(at)
-                     : "memory");
-    else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                     : "r"(at)
-                     : "memory");
-}
-/* 16 bytes to shared memory behind the thread's back; zeros unless `there`. */
-__device__ static inline void tile_copy16(void *to, const void *from, bool there) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
-                 "l"(__cvta_generic_to_global(from)), "r"(there ? 16 : 0)
-                 : "memory");
-#endif
-}
-__device__ static inline void tile_commit() {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-/* Until at most `LEFT` of the thread's groups are under way. */
-template <int LEFT> __device__ static inline void tile_wait() {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
-#endif
-}
-
 /* Rows of a tile lie 16 bytes further apart than they are long: eight neighbours fall into different banks. */
 template <int D> constexpr int TILE_PITCH = D + 8;
+
+#ifdef CUDA_HAS_MMA
 
 /* 64 rows of `dim` elements, `stride` apart, zeros behind and from row `rows` on. */
 template <typename T, int D>
@@ -438,7 +381,7 @@ __device__ static inline void tile_load(T *to, const T *from, int64_t stride, in
     for (int i = threadIdx.x; i < 64 * (D / 8); i += CACHE_THREADS) {
         int r = i / (D / 8), e = i % (D / 8) * 8;
         bool there = r < rows && e < dim;
-        tile_copy16(to + r * TILE_PITCH<D> + e, there ? from + r * stride + e : from, there);
+        copy16_async(to + r * TILE_PITCH<D> + e, there ? from + r * stride + e : from, there);
     }
 }
 
@@ -454,9 +397,9 @@ __device__ static inline void tile_scores(float s[8][4], const uint32_t q[D / 16
 #pragma unroll
         for (int n = 0; n < 4; n++) {
             uint32_t b[4];
-            tile_fragments<false>(b, keys + (n * 16 + row) * TILE_PITCH<D> + k * 16 + column);
-            tile_mma(s[2 * n], q[k], b[0], b[1], T());
-            tile_mma(s[2 * n + 1], q[k], b[2], b[3], T());
+            mma_load(b, keys + (n * 16 + row) * TILE_PITCH<D> + k * 16 + column);
+            mma<T>(s[2 * n], q[k], b[0], b[1]);
+            mma<T>(s[2 * n + 1], q[k], b[2], b[3]);
         }
 }
 
@@ -466,15 +409,14 @@ __device__ static inline void tile_values(float o[D / 8][4], const float s[8][4]
     int lane = threadIdx.x & 31, row = lane & 15, column = (lane >> 4) * 8;
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-        uint32_t p[4] = {tile_pack(s[2 * k][0], s[2 * k][1], T()), tile_pack(s[2 * k][2], s[2 * k][3], T()),
-                         tile_pack(s[2 * k + 1][0], s[2 * k + 1][1], T()),
-                         tile_pack(s[2 * k + 1][2], s[2 * k + 1][3], T())};
+        uint32_t p[4] = {mma_pack<T>(s[2 * k][0], s[2 * k][1]), mma_pack<T>(s[2 * k][2], s[2 * k][3]),
+                         mma_pack<T>(s[2 * k + 1][0], s[2 * k + 1][1]), mma_pack<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
 #pragma unroll
         for (int n = 0; n < D / 16; n++) {
             uint32_t b[4];
-            tile_fragments<true>(b, values + (k * 16 + row) * TILE_PITCH<D> + n * 16 + column);
-            tile_mma(o[2 * n], p, b[0], b[1], T());
-            tile_mma(o[2 * n + 1], p, b[2], b[3], T());
+            mma_load_transposed(b, values + (k * 16 + row) * TILE_PITCH<D> + n * 16 + column);
+            mma<T>(o[2 * n], p, b[0], b[1]);
+            mma<T>(o[2 * n + 1], p, b[2], b[3]);
         }
     }
 }
@@ -504,7 +446,7 @@ __device__ static inline void tile_softmax(float s[8][4], float o[D / 8][4], flo
         for (int n = 0; n < 8; n++)
 #pragma unroll
             for (int e = 2 * h; e < 2 * h + 2; e++) {
-                s[n][e] = exp2f(s[n][e] - base);
+                s[n][e] = exp2_fast(s[n][e] - base);
                 total[h] += s[n][e];
             }
 #pragma unroll
@@ -514,11 +456,12 @@ __device__ static inline void tile_softmax(float s[8][4], float o[D / 8][4], flo
         }
     }
 }
+#endif
 
 /* A block: 64 queries of a head, 16 a warp. Grid (tiles B H), the longest first. Shared: two stages of keys and values,
  * each a tile; the queries pass through the last of them. */
-template <typename T, int D>
-__global__ static void __launch_bounds__(CACHE_THREADS) cache_tiles_kernel(CacheJob job) {
+template <typename T, int D> __global__ static void __launch_bounds__(CACHE_THREADS) cache_tiles_kernel(CacheJob job) {
+#ifdef CUDA_HAS_MMA
     extern __shared__ int4 tiles_shared[];
     constexpr int TILE = 64 * TILE_PITCH<D>;
     T *stage = (T *)tiles_shared;
@@ -540,40 +483,34 @@ __global__ static void __launch_bounds__(CACHE_THREADS) cache_tiles_kernel(Cache
     const T *values = keys + job.kv_heads * job.dim;
     int end = past + query + rows, start = cache_first_key(job, past + query) / TILE_K * TILE_K;
 
-    uint32_t q[D / 16][4];
     tile_load<T, D>(stage + 3 * TILE, queries, q_stride, rows, job.dim);
-    tile_commit();
     tile_load<T, D>(stage, keys + start * kv_stride, kv_stride, end - start, job.dim);
     tile_load<T, D>(stage + TILE, values + start * kv_stride, kv_stride, end - start, job.dim);
-    tile_commit();
-    tile_wait<1>();
+    copy_wait();
     __syncthreads();
+    uint32_t q[D / 16][4];
+    const T *q_row = stage + 3 * TILE + (warp * 16 + (lane & 15)) * TILE_PITCH<D> + (lane >> 4) * 8;
 #pragma unroll
-    for (int k = 0; k < D / 16; k++)
-        tile_fragments<false>(
-            q[k], stage + 3 * TILE + (warp * 16 + (lane & 15)) * TILE_PITCH<D> + k * 16 + (lane >> 4) * 8);
-    __syncthreads();
+    for (int k = 0; k < D / 16; k++) mma_load(q[k], q_row + k * 16);
 
     float o[D / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
     int low = past + query + warp * 16, at[2] = {low + lane / 4, low + lane / 4 + 8};
     int first[2] = {cache_first_key(job, at[0]), cache_first_key(job, at[1])};
     for (int side = 0; start < end; start += TILE_K, side ^= 1) {
         int next = start + TILE_K;
+        copy_wait();
+        __syncthreads(); /* this stage is there, and nobody reads the other one any more */
         if (next < end) {
             T *to = stage + (side ^ 1) * 2 * TILE;
             tile_load<T, D>(to, keys + next * kv_stride, kv_stride, end - next, job.dim);
             tile_load<T, D>(to + TILE, values + next * kv_stride, kv_stride, end - next, job.dim);
         }
-        tile_commit();
-        tile_wait<1>();
-        __syncthreads();
         float s[8][4];
         const T *here = stage + side * 2 * TILE;
         bool masked = next > low + 1 || start < cache_first_key(job, low + 15);
         tile_scores<T, D>(s, q, here);
         tile_softmax<D>(s, o, top, total, start + pair, at, first, masked, job.scale);
         tile_values<T, D>(o, s, here + TILE);
-        __syncthreads();
     }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -584,9 +521,12 @@ __global__ static void __launch_bounds__(CACHE_THREADS) cache_tiles_kernel(Cache
 #pragma unroll
         for (int n = 0; n < D / 8; n++)
             if (8 * n + pair < job.dim)
-                *(uint32_t *)(out + r * out_stride + 8 * n + pair) =
-                    tile_pack(o[n][2 * h] / total[h], o[n][2 * h + 1] / total[h], T());
+                *(uint32_t *)(out + r * out_stride + 8 * n + pair) = mma_pack<T>(o[n][2 * h] / total[h],
+                                                                                 o[n][2 * h + 1] / total[h]);
     }
+#else
+    (void)job; /* never launched */
+#endif
 }
 
 /* ---------------------------------------------------------------------------------------------------- choosing */
@@ -634,10 +574,8 @@ static Status cache_launch_split(CudaDevice *d, CacheJob job, const CacheChoice 
     for (job.first = 0; job.first < c.rows; job.first += CACHE_ROWS) {
         int64_t left = c.rows - job.first, rows = left < (int64_t)CACHE_ROWS ? left : (int64_t)CACHE_ROWS;
         dim3 grid((unsigned)rows, (unsigned)c.splits);
-        if constexpr (SERIAL)
-            cache_serial_kernel<T, LANES, N, SCATTER, G><<<grid, CACHE_THREADS, 0, d->stream>>>(job);
-        else
-            cache_split_kernel<T, LANES, N, SCATTER, G><<<grid, CACHE_THREADS, 0, d->stream>>>(job);
+        if constexpr (SERIAL) cache_serial_kernel<T, LANES, N, SCATTER, G><<<grid, CACHE_THREADS, 0, d->stream>>>(job);
+        else cache_split_kernel<T, LANES, N, SCATTER, G><<<grid, CACHE_THREADS, 0, d->stream>>>(job);
         CUDA_LAUNCHED();
     }
     return TANE_OK;

@@ -1,6 +1,7 @@
 /* Greedy choice, and sampling by the inverse of the cumulative distribution over the tokens that are left. */
 #include "infer/sampler.h"
 
+#include <float.h>
 #include <math.h>
 
 #include "base/rng.h"
@@ -13,6 +14,23 @@ Status sampling_check(const Sampling *s) {
     if (!(s->top_p > 0 && s->top_p <= 1))
         return FAIL(TANE_EINVAL, "top_p %g is not in (0, 1]; 1 turns it off", s->top_p);
     return TANE_OK;
+}
+
+SampleRow sampling_row(const Sampling *s, uint64_t position, int64_t vocab) {
+    return (SampleRow){.seed = s->seed,
+                       .stream = s->stream,
+                       .position = position,
+                       .temperature = s->temperature < FLT_MAX ? (float)s->temperature : FLT_MAX,
+                       .top_p = (float)s->top_p,
+                       .top_k = s->top_k < INT32_MAX ? (int32_t)s->top_k : 0, /* beyond any vocabulary */
+                       .vocab = (int32_t)vocab};
+}
+
+Status sampling_chosen(const SampleChoice *choice) {
+    if (choice->token >= 0) return TANE_OK;
+    return FAIL(TANE_ENUMERIC,
+                "the model's logits hold NaN, infinity or nothing but -infinity: its weights are damaged, "
+                "or training went astray");
 }
 
 Status sampler_new(Sampler *s, int64_t vocab) {
@@ -102,7 +120,9 @@ Status sampler_choose(Sampler *s, const Sampling *how, const float *logits, uint
     float top = logits[best];
     if (nan || isinf(top))
         return FAIL(TANE_ENUMERIC, "the model's logits hold %s: its weights are damaged, or training went astray",
-                    nan ? "NaN" : top > 0 ? "infinity" : "nothing but -infinity");
+                    nan       ? "NaN"
+                    : top > 0 ? "infinity"
+                              : "nothing but -infinity");
     double total = 0;
     for (int64_t i = 0; i < n; i++) total += (double)expf(logits[i] - top);
     int64_t token = best;

@@ -10,6 +10,7 @@
 #define INFER_SAMPLER_H
 
 #include "base/mem.h"
+#include "ops/ops.h"
 
 typedef struct Sampling {
     double temperature; /* 0: greedy */
@@ -21,6 +22,11 @@ typedef struct Sampling {
 
 /* TANE_EINVAL, naming the setting. */
 Status sampling_check(const Sampling *sampling);
+
+/* What op_sample draws a row's token by. position: how many tokens stand in front of it; vocab: only tokens below. */
+SampleRow sampling_row(const Sampling *sampling, uint64_t position, int64_t vocab);
+/* TANE_ENUMERIC where op_sample found no token to choose. */
+Status sampling_chosen(const SampleChoice *choice);
 
 /* Working memory for rows of `vocab` logits, for one thread. */
 typedef struct SamplerRank {

@@ -86,10 +86,11 @@ enum {
 #include "ops/ops.def"
 #undef OP
 };
-#define OP_KERNEL(op, plan_, forward_, backward_)                                                                      \
+#define OP_KERNEL(op, plan_, forward_, backward_) OP_KERNEL_RECOMPUTE(op, plan_, forward_, backward_, NULL)
+#define OP_KERNEL_RECOMPUTE(op, plan_, forward_, backward_, recompute_)                                                \
     _Static_assert(OP_DIFF_##op, "ops.def says that " #op " has no gradient");                                         \
     extern const OpKernel CPU_KERNEL(op);                                                                              \
-    const OpKernel CPU_KERNEL(op) = {#op, plan_, forward_, backward_, NULL};
+    const OpKernel CPU_KERNEL(op) = {#op, plan_, forward_, backward_, recompute_};
 #define OP_KERNEL_NODIFF(op, plan_, forward_)                                                                          \
     _Static_assert(!OP_DIFF_##op, "ops.def says that " #op " has a gradient");                                         \
     extern const OpKernel CPU_KERNEL(op);                                                                              \

@@ -50,7 +50,10 @@ static Status plan(Node *node) {
         return FAIL(TANE_EUNSUPPORTED, "norm: no %s kernel on the CPU; use fp32 or bf16", dtype_name(x->dtype));
     if (node->live && !node->out[Y]->grad)
         return FAIL(TANE_EUNSUPPORTED, "norm: only the sum is used; a residual sum without its norm has no kernel");
-    if (node->live) TRY_RETURN(node_save(node, DTYPE_F32, 2, shape)); /* mean, r */
+    if (node->live) {
+        TRY_RETURN(node_save(node, DTYPE_F32, 2, shape)); /* mean, r */
+        node->remakes = 1u << Y;
+    }
     if (node->out[SUM]) {
         node->backward_reads_out |= 1u << SUM;
         node->inplace[SUM] = X + 1;
@@ -62,6 +65,16 @@ static Status plan(Node *node) {
     size_t per_thread = (size_t)(5 * c) * 4;
     node->scratch_bytes = per_thread * (size_t)omp_get_max_threads() + (size_t)(2 * SUM_BLOCKS * c) * 4;
     return TANE_OK;
+}
+
+/* y = (s - mean) r w (+ b) */
+static void affine_row(float *restrict y, const float *restrict s, float mean, float r, const float *restrict w,
+                       const float *restrict b, int64_t c) {
+#pragma omp simd
+    for (int64_t j = 0; j < c; j++) y[j] = (s[j] - mean) * r * w[j];
+    if (b)
+#pragma omp simd
+        for (int64_t j = 0; j < c; j++) y[j] += b[j];
 }
 
 static Status forward(const Node *node, const TapeRun *run) {
@@ -96,16 +109,34 @@ static Status forward(const Node *node, const TapeRun *run) {
 #pragma omp simd reduction(+ : square)
             for (int64_t j = 0; j < c; j++) square += (s[j] - mean) * (s[j] - mean);
             float r = 1.0f / sqrtf(square / (float)c + args->epsilon);
-#pragma omp simd
-            for (int64_t j = 0; j < c; j++) tmp[j] = (s[j] - mean) * r * w[j];
-            if (bias)
-#pragma omp simd
-                for (int64_t j = 0; j < c; j++) tmp[j] += b[j];
+            affine_row(tmp, s, mean, r, w, bias ? b : NULL, c);
             store_row(row_at_mut(node->out[Y]->data, type, i * c), tmp, type, c);
             if (stats) {
                 stats[i] = mean;
                 stats[rows + i] = r;
             }
+        }
+    }
+    return TANE_OK;
+}
+
+/* y once more, from the sum and its statistics: what backward keeps. */
+static Status recompute(const Node *node, const TapeRun *run) {
+    (void)run;
+    const Tensor *s_from = node->out[SUM] ? node->out[SUM] : node->in[X], *bias = node->in[BIAS];
+    int64_t rows = tensor_rows(s_from), c = tensor_width(s_from);
+    DType type = s_from->dtype;
+    const float *stats = node->saved[0]->data;
+#pragma omp parallel if (rows * c > 16384)
+    {
+        float *s = (float *)node->scratch + 5 * c * omp_get_thread_num(), *y = s + c, *w = s + 2 * c, *b = s + 3 * c;
+        load_row(w, node->in[WEIGHT]->data, type, c);
+        if (bias) load_row(b, bias->data, type, c);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < rows; i++) {
+            load_row(s, row_at(s_from->data, type, i * c), type, c);
+            affine_row(y, s, stats[i], stats[rows + i], w, bias ? b : NULL, c);
+            store_row(row_at_mut(node->out[Y]->data, type, i * c), y, type, c);
         }
     }
     return TANE_OK;
@@ -172,4 +203,4 @@ static Status backward(const Node *node, const TapeRun *run) {
     return TANE_OK;
 }
 
-OP_KERNEL(norm, plan, forward, backward)
+OP_KERNEL_RECOMPUTE(norm, plan, forward, backward, recompute)

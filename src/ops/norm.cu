@@ -1,0 +1,538 @@
+/* Residual sum and normalisation on the GPU: the formulas of norm.c.
+ *
+ *   rows          forward, recompute   the row stays in registers between the statistics and the output, in vectors of
+ *                                      16 bytes: a warp a row up to 128 vectors (1024 bf16), a block a row up to 4096
+ *   rows_back     backward             the same up to 1024 vectors: ds is written once; a block takes many rows and keeps
+ *                                      the sums of its columns, dweight and dbias, in registers
+ *   any           forward, recompute   every other width: a block a row, which is read again from the cache
+ *   any_back, any_columns              backward of these: ds by rows, then sums of columns over chunks of rows
+ *   add_columns                        the second stage of both: partial sums to the parameters' gradients
+ *
+ * The number of partial sums depends on shapes and on the number of processors only: the same bits on every run.
+ */
+#include "device/cuda/math.cuh"
+
+enum { X, DELTA, WEIGHT, BIAS };
+enum { SUM, Y };
+enum { WARPS = 4 }; /* of a block where a warp takes a row */
+
+typedef struct NormArgs {
+    NormKind kind;
+    float epsilon;
+} NormArgs;
+
+/* ---- forward */
+
+template <typename T> struct Forward {
+    const T *x, *delta, *weight, *bias; /* (rows, width); (width). delta, bias may be NULL */
+    T *sum, *y;                         /* sum: NULL without delta */
+    float *stats;                       /* (2, rows): mean, r; NULL without backward */
+    int64_t rows;
+    int width;
+    float epsilon;
+    bool layer, again; /* again: x is the sum, stats are read */
+};
+
+/* In these very operations, so that a recomputed y has the same bits. */
+__device__ static inline float normed(float s, float mean, float r, float weight, float bias) {
+    return __fmaf_rn(__fmul_rn(s - mean, r), weight, bias);
+}
+
+template <bool WARP> __device__ static inline float group_sum(float x, float *shared) {
+    return WARP ? warp_sum(x) : block_reduce<false>(x, shared);
+}
+
+template <typename T> __device__ static inline void unpack(float *to, int4 raw) { load16(to, (const T *)&raw); }
+
+template <typename T, int VECS, bool WARP>
+static __global__ void __launch_bounds__(WARP ? 32 * WARPS : 1024) rows(const Forward<T> a) {
+    constexpr int N = Vec16<T>::N;
+    __shared__ float shared[32];
+    int threads = WARP ? 32 : blockDim.x, thread = WARP ? threadIdx.x & 31 : threadIdx.x;
+    int64_t row = WARP ? (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5) : blockIdx.x;
+    if (row >= a.rows) return; /* whole warps; never where a block takes a row */
+    float s[VECS][N];
+    int4 raw[VECS], other[VECS];
+#pragma unroll
+    for (int v = 0; v < VECS; v++) {
+        int c = (v * threads + thread) * N;
+        raw[v] = other[v] = make_int4(0, 0, 0, 0);
+        if (c >= a.width) continue;
+        raw[v] = *(const int4 *)(a.x + row * a.width + c);
+        if (a.delta) other[v] = *(const int4 *)(a.delta + row * a.width + c);
+    }
+#pragma unroll
+    for (int v = 0; v < VECS; v++) {
+        int c = (v * threads + thread) * N;
+        unpack<T>(s[v], raw[v]);
+        if (!a.delta) continue;
+        float d[N];
+        unpack<T>(d, other[v]);
+#pragma unroll
+        for (int e = 0; e < N; e++) s[v][e] = to_float(from_float<T>(s[v][e] + d[e])); /* as backward will see it */
+        if (c < a.width) store16(a.sum + row * a.width + c, s[v]);
+    }
+    float mean = 0.0f, r;
+    if (a.again) {
+        mean = a.stats[row];
+        r = a.stats[a.rows + row];
+    } else {
+        if (a.layer) {
+#pragma unroll
+            for (int v = 0; v < VECS; v++)
+#pragma unroll
+                for (int e = 0; e < N; e++) mean += s[v][e];
+            mean = group_sum<WARP>(mean, shared) / (float)a.width;
+        }
+        float square = 0.0f;
+#pragma unroll
+        for (int v = 0; v < VECS; v++)
+            if ((v * threads + thread) * N < a.width)
+#pragma unroll
+                for (int e = 0; e < N; e++) square += (s[v][e] - mean) * (s[v][e] - mean);
+        r = 1.0f / sqrtf(group_sum<WARP>(square, shared) / (float)a.width + a.epsilon);
+        if (a.stats && thread == 0) {
+            a.stats[row] = mean;
+            a.stats[a.rows + row] = r;
+        }
+    }
+#pragma unroll
+    for (int v = 0; v < VECS; v++) {
+        int c = (v * threads + thread) * N;
+        if (c >= a.width) continue;
+        float weight[N], bias[N] = {};
+        load16(weight, a.weight + c);
+        if (a.bias) load16(bias, a.bias + c);
+#pragma unroll
+        for (int e = 0; e < N; e++) s[v][e] = normed(s[v][e], mean, r, weight[e], bias[e]);
+        store16(a.y + row * a.width + c, s[v]);
+    }
+}
+
+template <typename T> static __global__ void __launch_bounds__(1024) any(const Forward<T> a) {
+    __shared__ float shared[32];
+    int64_t row = blockIdx.x, first = row * a.width;
+    const T *from = a.delta ? a.sum : a.x;
+    float mean = 0.0f, square = 0.0f, r;
+    for (int c = threadIdx.x; c < a.width && !a.again; c += blockDim.x) {
+        float s = to_float(a.x[first + c]);
+        if (a.delta) {
+            T rounded = from_float<T>(s + to_float(a.delta[first + c]));
+            a.sum[first + c] = rounded;
+            s = to_float(rounded);
+        }
+        mean += s;
+    }
+    if (a.again) {
+        mean = a.stats[row];
+        r = a.stats[a.rows + row];
+    } else {
+        mean = a.layer ? block_reduce<false>(mean, shared) / (float)a.width : 0.0f;
+        for (int c = threadIdx.x; c < a.width; c += blockDim.x) {
+            float d = to_float(from[first + c]) - mean;
+            square += d * d;
+        }
+        r = 1.0f / sqrtf(block_reduce<false>(square, shared) / (float)a.width + a.epsilon);
+        if (a.stats && threadIdx.x == 0) {
+            a.stats[row] = mean;
+            a.stats[a.rows + row] = r;
+        }
+    }
+    for (int c = threadIdx.x; c < a.width; c += blockDim.x)
+        a.y[first + c] = from_float<T>(normed(to_float(from[first + c]), mean, r, to_float(a.weight[c]),
+                                              a.bias ? to_float(a.bias[c]) : 0.0f));
+}
+
+/* ---- backward */
+
+template <typename T> struct Backward {
+    const T *s, *dy, *dsum, *weight; /* (rows, width); dsum may be NULL, and may be dx or ddelta */
+    T *dx, *ddelta;                  /* NULL: not wanted; ddelta also where it is dx */
+    const float *stats;              /* (2, rows) */
+    float *partial;                  /* (blocks, 2, width): sums for dweight and dbias; NULL: not wanted */
+    int64_t rows;
+    int width;
+    bool layer, add_x, add_delta;
+};
+
+/* Blocks of rows_back on a processor: what its registers allow. Where a block takes a row, 512 threads. */
+__host__ __device__ constexpr int warp_residents(int vecs) { return vecs == 4 ? 3 : vecs == 3 ? 4 : 5; }
+enum { BACK_THREADS = 512 };
+
+/* Both sums over a block at once; shared: 64 floats. */
+template <bool WARP> __device__ static inline float2 group_sum2(float x, float y, float *shared) {
+    x = warp_sum(x);
+    y = warp_sum(y);
+    if (WARP) return make_float2(x, y);
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    __syncthreads();
+    if (lane == 0) {
+        shared[warp] = x;
+        shared[32 + warp] = y;
+    }
+    __syncthreads();
+    return make_float2(warp_sum(lane < warps ? shared[lane] : 0.0f), warp_sum(lane < warps ? shared[32 + lane] : 0.0f));
+}
+
+template <typename T> __device__ static inline void put16(T *to, const float *ds, bool add) {
+    float out[Vec16<T>::N];
+    if (add) load16(out, to);
+#pragma unroll
+    for (int e = 0; e < Vec16<T>::N; e++) out[e] = add ? out[e] + ds[e] : ds[e];
+    store16(to, out);
+}
+
+/* Makes the compiler unpack again what it has unpacked before: held across the sums, packed rows take half the registers.
+ */
+template <int VECS> __device__ static inline void stay_packed(int4 (&raw)[VECS]) {
+#pragma unroll
+    for (int v = 0; v < VECS; v++) asm volatile("" : "+r"(raw[v].x), "+r"(raw[v].y), "+r"(raw[v].z), "+r"(raw[v].w));
+}
+
+/* The warps' sums of columns, one warp after the other, to the block's place in `partial`. */
+template <int VECS, int N>
+__device__ static inline void join_warps(float *out, const float (*dw)[N], const float (*db)[N], int width,
+                                         float *shared) {
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    for (int turn = 0; turn < WARPS; turn++) {
+        if (turn == warp)
+#pragma unroll
+            for (int v = 0; v < VECS; v++) {
+                int c = (v * 32 + lane) * N;
+                if (c >= width) continue;
+#pragma unroll
+                for (int e = 0; e < N; e++) {
+                    shared[c + e] = turn ? shared[c + e] + dw[v][e] : dw[v][e];
+                    shared[width + c + e] = turn ? shared[width + c + e] + db[v][e] : db[v][e];
+                }
+            }
+        __syncthreads();
+    }
+    for (int i = threadIdx.x; i < 2 * width; i += blockDim.x) out[i] = shared[i];
+}
+
+template <typename T, int VECS, bool WARP>
+static __global__ void __launch_bounds__(WARP ? 32 * WARPS : BACK_THREADS, WARP ? warp_residents(VECS) : 1)
+    rows_back(const Backward<T> a) {
+    constexpr int N = Vec16<T>::N;
+    extern __shared__ float shared[]; /* WARP: (2, width); else 64 */
+    int threads = WARP ? 32 : blockDim.x, thread = WARP ? threadIdx.x & 31 : threadIdx.x;
+    int64_t row = WARP ? (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5) : blockIdx.x;
+    int64_t step = WARP ? (int64_t)gridDim.x * WARPS : gridDim.x;
+    float dw[VECS][N] = {}, db[VECS][N] = {};
+    int4 weight[VECS];
+#pragma unroll
+    for (int v = 0; v < VECS; v++) {
+        int c = (v * threads + thread) * N;
+        weight[v] = c < a.width ? *(const int4 *)(a.weight + c) : make_int4(0, 0, 0, 0);
+    }
+    for (; row < a.rows; row += step) {
+        int4 s_raw[VECS], dy_raw[VECS], dsum_raw[VECS]; /* past the width: 0, which adds nothing to any sum */
+#pragma unroll
+        for (int v = 0; v < VECS; v++) {
+            int c = (v * threads + thread) * N;
+            s_raw[v] = dy_raw[v] = dsum_raw[v] = make_int4(0, 0, 0, 0);
+            if (c >= a.width) continue;
+            s_raw[v] = *(const int4 *)(a.s + row * a.width + c);
+            dy_raw[v] = *(const int4 *)(a.dy + row * a.width + c);
+            if (a.dsum) dsum_raw[v] = *(const int4 *)(a.dsum + row * a.width + c);
+        }
+        float mean = a.stats[row], r = a.stats[a.rows + row], sum_g = 0.0f, sum_gn = 0.0f;
+#pragma unroll
+        for (int v = 0; v < VECS; v++) {
+            float s[N], dy[N], w[N];
+            unpack<T>(s, s_raw[v]);
+            unpack<T>(dy, dy_raw[v]);
+            unpack<T>(w, weight[v]);
+#pragma unroll
+            for (int e = 0; e < N; e++) {
+                float n = (s[e] - mean) * r, g = dy[e] * w[e];
+                dw[v][e] += dy[e] * n;
+                db[v][e] += dy[e];
+                sum_g += g;
+                sum_gn += g * n;
+            }
+        }
+        float2 sums = group_sum2<WARP>(sum_g, sum_gn, shared);
+        float mean_g = a.layer ? sums.x / (float)a.width : 0.0f, mean_gn = sums.y / (float)a.width;
+        stay_packed(s_raw);
+        stay_packed(dy_raw);
+        stay_packed(weight);
+#pragma unroll
+        for (int v = 0; v < VECS; v++) {
+            int c = (v * threads + thread) * N;
+            if (c >= a.width) continue;
+            float s[N], dy[N], w[N], ds[N];
+            unpack<T>(s, s_raw[v]);
+            unpack<T>(dy, dy_raw[v]);
+            unpack<T>(w, weight[v]);
+            unpack<T>(ds, dsum_raw[v]);
+#pragma unroll
+            for (int e = 0; e < N; e++) ds[e] += r * (dy[e] * w[e] - mean_g - (s[e] - mean) * r * mean_gn);
+            if (a.ddelta) put16(a.ddelta + row * a.width + c, ds, a.add_delta);
+            if (a.dx) put16(a.dx + row * a.width + c, ds, a.add_x);
+        }
+    }
+    if (!a.partial) return;
+    float *out = a.partial + (int64_t)blockIdx.x * 2 * a.width;
+    if constexpr (WARP) {
+        join_warps<VECS, N>(out, dw, db, a.width, shared);
+    } else {
+#pragma unroll
+        for (int v = 0; v < VECS; v++) {
+            int c = (v * threads + thread) * N;
+            if (c >= a.width) continue;
+#pragma unroll
+            for (int e = 0; e < N; e += 4) {
+                store16(out + c + e, &dw[v][e]);
+                store16(out + a.width + c + e, &db[v][e]);
+            }
+        }
+    }
+}
+
+template <typename T> static __global__ void __launch_bounds__(1024) any_back(const Backward<T> a) {
+    __shared__ float shared[64];
+    int64_t row = blockIdx.x, first = row * a.width;
+    float mean = a.stats[row], r = a.stats[a.rows + row], sum_g = 0.0f, sum_gn = 0.0f;
+    for (int c = threadIdx.x; c < a.width; c += blockDim.x) {
+        float g = to_float(a.dy[first + c]) * to_float(a.weight[c]);
+        sum_g += g;
+        sum_gn += g * (to_float(a.s[first + c]) - mean) * r;
+    }
+    float2 sums = group_sum2<false>(sum_g, sum_gn, shared);
+    float mean_g = a.layer ? sums.x / (float)a.width : 0.0f, mean_gn = sums.y / (float)a.width;
+    for (int c = threadIdx.x; c < a.width; c += blockDim.x) {
+        float g = to_float(a.dy[first + c]) * to_float(a.weight[c]);
+        float ds = r * (g - mean_g - (to_float(a.s[first + c]) - mean) * r * mean_gn);
+        if (a.dsum) ds += to_float(a.dsum[first + c]);
+        if (a.ddelta) a.ddelta[first + c] = from_float<T>(a.add_delta ? ds + to_float(a.ddelta[first + c]) : ds);
+        if (a.dx) a.dx[first + c] = from_float<T>(a.add_x ? ds + to_float(a.dx[first + c]) : ds);
+    }
+}
+
+/* A block of (32, 8) threads: 32 columns of chunk blockIdx.y of the rows. */
+template <typename T> static __global__ void __launch_bounds__(256) any_columns(const Backward<T> a) {
+    __shared__ float shared[2][8][32];
+    int c = blockIdx.x * 32 + threadIdx.x;
+    int64_t begin = a.rows * blockIdx.y / gridDim.y, end = a.rows * (blockIdx.y + 1) / gridDim.y;
+    float dw = 0.0f, db = 0.0f;
+    if (c < a.width)
+        for (int64_t row = begin + threadIdx.y; row < end; row += 8) {
+            float dy = to_float(a.dy[row * a.width + c]);
+            dw += dy * (to_float(a.s[row * a.width + c]) - a.stats[row]) * a.stats[a.rows + row];
+            db += dy;
+        }
+    shared[0][threadIdx.y][threadIdx.x] = dw;
+    shared[1][threadIdx.y][threadIdx.x] = db;
+    __syncthreads();
+    if (threadIdx.y > 1 || c >= a.width) return;
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 8; i++) sum += shared[threadIdx.y][i][threadIdx.x];
+    a.partial[((int64_t)blockIdx.y * 2 + threadIdx.y) * a.width + c] = sum;
+}
+
+/* A parameter's gradient (width), fp32 or bf16. */
+typedef struct ColumnGrad {
+    void *data; /* NULL: not wanted */
+    bool bf16, add;
+} ColumnGrad;
+typedef struct ColumnGrads {
+    ColumnGrad of[2]; /* dweight, dbias */
+} ColumnGrads;
+
+/* A block of (32, 32) threads: 32 columns of dweight (blockIdx.y == 0) or dbias. */
+static __global__ void __launch_bounds__(1024) add_columns(const float *partial, int blocks, int width,
+                                                           const ColumnGrads grads) {
+    __shared__ float shared[32][33];
+    ColumnGrad grad = grads.of[blockIdx.y];
+    if (!grad.data) return;
+    int c = blockIdx.x * 32 + threadIdx.x;
+    float sum = 0.0f;
+    if (c < width)
+#pragma unroll 4
+        for (int b = threadIdx.y; b < blocks; b += 32) sum += partial[((int64_t)b * 2 + blockIdx.y) * width + c];
+    shared[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    sum = warp_sum(shared[threadIdx.x][threadIdx.y]);
+    c = blockIdx.x * 32 + threadIdx.y;
+    if (threadIdx.x != 0 || c >= width) return;
+    if (grad.bf16) {
+        __nv_bfloat16 *to = (__nv_bfloat16 *)grad.data + c;
+        *to = __float2bfloat16_rn(grad.add ? sum + __bfloat162float(*to) : sum);
+    } else {
+        float *to = (float *)grad.data + c;
+        *to = grad.add ? sum + *to : sum;
+    }
+}
+
+/* ---- choice and launch */
+
+typedef struct Layout {
+    int vecs; /* 16-byte vectors of a row in each thread; 0: the kernels for any width */
+    bool warp;
+    int threads;
+    int64_t blocks;
+    size_t shared;
+} Layout;
+
+static int whole_warps(int64_t threads) { return (int)cuda_blocks(threads, 32) * 32; }
+
+static Layout forward_layout(const Tensor *x) {
+    int64_t rows = tensor_rows(x), width = tensor_width(x), per_vector = 16 / (int64_t)dtype_size(x->dtype);
+    int64_t vectors = width / per_vector;
+    if (width % per_vector || vectors > 4096)
+        return Layout{0, false, width < 1024 ? whole_warps(width) : 1024, rows, 0};
+    if (vectors <= 128) return Layout{(int)cuda_blocks(vectors, 32), true, 32 * WARPS, cuda_blocks(rows, WARPS), 0};
+    int vecs = vectors <= 2048 ? 2 : 4;
+    return Layout{vecs, false, whole_warps(cuda_blocks(vectors, vecs)), rows, 0};
+}
+
+/* blocks: partial sums of the columns. */
+static Layout backward_layout(const CudaDevice *d, const Tensor *x) {
+    int64_t rows = tensor_rows(x), width = tensor_width(x), per_vector = 16 / (int64_t)dtype_size(x->dtype);
+    int64_t vectors = width / per_vector, blocks, most;
+    if (width % per_vector || vectors > 1024) {
+        blocks = cuda_blocks(rows, 64);
+        return Layout{0, false, width < 1024 ? whole_warps(width) : 1024, blocks < 64 ? blocks : 64, 0};
+    }
+    if (vectors <= 128) {
+        int vecs = (int)cuda_blocks(vectors, 32);
+        blocks = cuda_blocks(rows, WARPS);
+        most = (int64_t)d->processors * warp_residents(vecs);
+        return Layout{vecs, true, 32 * WARPS, blocks < most ? blocks : most, (size_t)width * 2 * sizeof(float)};
+    }
+    int threads = whole_warps(cuda_blocks(vectors, 2));
+    most = (int64_t)d->processors * (BACK_THREADS / threads);
+    return Layout{2, false, threads, rows < most ? rows : most, 64 * sizeof(float)};
+}
+
+static Status plan(Node *node) {
+    Tensor *x = node->in[X];
+    int64_t shape[] = {2, tensor_rows(x)};
+    for (int k = 0; k < 4; k++)
+        if (node->in[k] && node->in[k]->dtype != x->dtype)
+            return FAIL(TANE_EUNSUPPORTED, "norm: inputs differ in type (%s, %s)", dtype_name(x->dtype),
+                        dtype_name(node->in[k]->dtype));
+    if (!cuda_is_float(x->dtype))
+        return FAIL(TANE_EUNSUPPORTED, "norm: no %s kernel on the GPU; use fp32, bf16 or fp16", dtype_name(x->dtype));
+    if (tensor_width(x) > INT32_MAX / 2)
+        return FAIL(TANE_EUNSUPPORTED, "norm: the width %lld is too large", (long long)tensor_width(x));
+    if (node->live && !node->out[Y]->grad)
+        return FAIL(TANE_EUNSUPPORTED, "norm: only the sum is used; a residual sum without its norm has no kernel");
+    if (node->out[SUM]) {
+        node->backward_reads_out |= 1u << SUM;
+        node->inplace[SUM] = X + 1;
+        node->inplace_grad[X] = node->inplace_grad[DELTA] = SUM + 1;
+        node->passes_grad = true;
+    } else {
+        node->backward_reads_in |= 1u << X;
+    }
+    if (!node->live) return TANE_OK;
+    TRY_RETURN(node_save(node, DTYPE_F32, 2, shape)); /* mean, r */
+    node->remakes = 1u << Y;
+    if (node->grad_in[WEIGHT] || node->grad_in[BIAS])
+        node->scratch_bytes = (size_t)(backward_layout(cuda_device(node), x).blocks * 2 * tensor_width(x)) * 4;
+    return TANE_OK;
+}
+
+template <typename T> static void (*forward_kernel(Layout l))(const Forward<T>) {
+    if (l.vecs == 0) return any<T>;
+    if (!l.warp) return l.vecs == 2 ? rows<T, 2, false> : rows<T, 4, false>;
+    switch (l.vecs) {
+    case 1: return rows<T, 1, true>;
+    case 2: return rows<T, 2, true>;
+    case 3: return rows<T, 3, true>;
+    default: return rows<T, 4, true>;
+    }
+}
+
+template <typename T> static Status launch_forward(const Node *node, bool again) {
+    const NormArgs *args = (const NormArgs *)node->args;
+    const Tensor *x = again && node->out[SUM] ? node->out[SUM] : node->in[X], *delta = again ? NULL : node->in[DELTA];
+    const Tensor *bias = node->in[BIAS];
+    Forward<T> a = {};
+    a.x = (const T *)x->data;
+    a.delta = delta ? (const T *)delta->data : NULL;
+    a.weight = (const T *)node->in[WEIGHT]->data;
+    a.bias = bias ? (const T *)bias->data : NULL;
+    a.sum = delta ? (T *)node->out[SUM]->data : NULL;
+    a.y = (T *)node->out[Y]->data;
+    a.stats = node->n_saved ? (float *)node->saved[0]->data : NULL;
+    a.rows = tensor_rows(x);
+    a.width = (int)tensor_width(x);
+    a.epsilon = args->epsilon;
+    a.layer = args->kind == NORM_LAYER;
+    a.again = again;
+    Layout l = forward_layout(x);
+    forward_kernel<T>(l)<<<(unsigned)l.blocks, l.threads, 0, cuda_device(node)->stream>>>(a);
+    CUDA_LAUNCHED();
+    return TANE_OK;
+}
+
+static Status forward(const Node *node, const TapeRun *) {
+    return CUDA_BY_TYPE(node->in[X]->dtype, launch_forward, node, false);
+}
+
+/* y from the sum and its statistics: what backward keeps. */
+static Status recompute(const Node *node, const TapeRun *) {
+    return CUDA_BY_TYPE(node->in[X]->dtype, launch_forward, node, true);
+}
+
+template <typename T> static void (*backward_kernel(Layout l))(const Backward<T>) {
+    if (!l.warp) return rows_back<T, 2, false>;
+    switch (l.vecs) {
+    case 1: return rows_back<T, 1, true>;
+    case 2: return rows_back<T, 2, true>;
+    case 3: return rows_back<T, 3, true>;
+    default: return rows_back<T, 4, true>;
+    }
+}
+
+static ColumnGrad column_grad(const Node *node, int k, const TapeRun *run) {
+    if (!node->in[k] || !node->grad_in[k]) return ColumnGrad{NULL, false, false};
+    const Tensor *grad = node->in[k]->grad;
+    return ColumnGrad{grad->data, grad->dtype == DTYPE_BF16, node_adds(node, k, run)};
+}
+
+template <typename T> static Status launch_backward(const Node *node, const TapeRun *run) {
+    CudaDevice *d = cuda_device(node);
+    const Tensor *s = node->out[SUM] ? node->out[SUM] : node->in[X];
+    const Tensor *dsum = node->out[SUM] ? node->out[SUM]->grad : NULL;
+    ColumnGrads grads = {{column_grad(node, WEIGHT, run), column_grad(node, BIAS, run)}};
+    Backward<T> a = {};
+    a.s = (const T *)s->data;
+    a.dy = (const T *)node->out[Y]->grad->data;
+    a.dsum = dsum ? (const T *)dsum->data : NULL;
+    a.weight = (const T *)node->in[WEIGHT]->data;
+    a.dx = node->grad_in[X] ? (T *)node->in[X]->grad->data : NULL;
+    a.ddelta = node->grad_in[DELTA] ? (T *)node->in[DELTA]->grad->data : NULL;
+    if (a.ddelta == a.dx) a.ddelta = NULL;
+    a.stats = (const float *)node->saved[0]->data;
+    a.partial = grads.of[0].data || grads.of[1].data ? (float *)node->scratch : NULL;
+    a.rows = tensor_rows(s);
+    a.width = (int)tensor_width(s);
+    a.layer = ((const NormArgs *)node->args)->kind == NORM_LAYER;
+    a.add_x = node_adds(node, X, run);
+    a.add_delta = node_adds(node, DELTA, run);
+    Layout l = backward_layout(d, s);
+    unsigned columns = (unsigned)cuda_blocks(a.width, 32);
+    if (l.vecs) {
+        backward_kernel<T>(l)<<<(unsigned)l.blocks, l.threads, l.shared, d->stream>>>(a);
+    } else {
+        if (a.partial) any_columns<T><<<dim3(columns, (unsigned)l.blocks), dim3(32, 8), 0, d->stream>>>(a);
+        if (a.dx || a.ddelta) any_back<T><<<(unsigned)a.rows, l.threads, 0, d->stream>>>(a);
+    }
+    CUDA_LAUNCHED();
+    if (!a.partial) return TANE_OK;
+    add_columns<<<dim3(columns, 2), dim3(32, 32), 0, d->stream>>>(a.partial, (int)l.blocks, a.width, grads);
+    CUDA_LAUNCHED();
+    return TANE_OK;
+}
+
+static Status backward(const Node *node, const TapeRun *run) {
+    return CUDA_BY_TYPE(node->in[X]->dtype, launch_backward, node, run);
+}
+
+CUDA_KERNEL_RECOMPUTE(norm, plan, forward, backward, recompute)

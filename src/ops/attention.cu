@@ -341,6 +341,8 @@ static Status plan(Node *node) {
     if (node->live) {
         int64_t stats[] = {qkv->shape[0], args->shape.heads, qkv->shape[1]};
         TRY_RETURN(node_save(node, DTYPE_F32, 3, stats));
+        int64_t keep = path == &flash_path ? flash_keep_words(node) : 0;
+        if (keep) TRY_RETURN(node_save(node, DTYPE_I32, 1, &keep));
         node->backward_reads_in = 1u << QKV | (node->in[STARTS] ? 1u << STARTS : 0);
         node->backward_reads_out = 1;
     }

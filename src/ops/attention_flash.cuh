@@ -8,6 +8,8 @@
  *   keys        a block owns ROWS keys and walks over the queries that see them, of all heads of the group:
  *               S^T = k q^T, so that P^T and dS^T are already what dv += P^T do and dk += dS^T q multiply by
  *
+ * Dropout draws its bits in forward, from the counters that the CPU draws from, and saves them for backward.
+ *
  * A warp owns 16 rows; their q, do, k or v stay in registers, what is walked over comes to shared memory two tiles
  * ahead and behind each other (cp.async). No sum crosses blocks: the result is the same on every run. Where a row fits
  * in one tile, `queries` and `keys` are blocks of one launch, and `keys` makes its own delta.
@@ -20,11 +22,14 @@
 
 enum { FLASH_DIM = 128, FLASH_ROWS = 64, FLASH_SHORT = 16 }; /* ROWS of long and of short sequences */
 
+enum { FLASH_SAVED_KEEP = SAVED_STATS + 1 }; /* with dropout: flash_keep_words of int32 */
+
 /* What the kernels get. Dropout's numbers are unused without it. */
 typedef struct Flash {
     const void *qkv, *d_out;
     void *out, *d_qkv;
     float *stats, *delta; /* (B, H, T); stats NULL: not wanted; delta NULL: `keys` makes its own */
+    uint32_t *keep;       /* forward's dropout for backward, see flash_keep_word; NULL: not wanted */
     const int32_t *starts;
     const TapeRun *run;
     CudaFault *fault;
@@ -35,6 +40,9 @@ typedef struct Flash {
     float keep_scale;                                     /* 1 / (1 - p) */
     uint32_t threshold;                                   /* a random word below it: dropped */
 } Flash;
+
+/* Blocks that a processor is to hold: what bounds the registers. */
+constexpr int flash_resident(int d, int rows) { return (d <= 64 ? 3 : 2) * (rows == FLASH_SHORT ? 4 : 1); }
 
 /* ------------------------------------------------------------------------------------- which keys a query sees */
 
@@ -86,16 +94,12 @@ __device__ static inline uint32_t flash_keep_by_query(const Flash &f, const Flas
     return odd ? other >> 2 | (mine >> 2) << 2 : (mine & 3) | (other & 3) << 2;
 }
 
-/* The same with keys in the rows and queries in the columns. The four lanes whose keys are neighbours need the same
- * four draws; each makes one. */
-__device__ static inline uint32_t flash_keep_by_key(const Flash &f, const FlashMask &m, int query, int key) {
-    int lane = threadIdx.x & 31, which = lane >> 2 & 3;
-    uint32_t draws = flash_keep4(f, m, query + 2 * (lane & 3) + (which & 1), key / 4 + (lane >> 4) + (which & 2));
-    draws <<= 4 * which;
-    draws |= __shfl_xor_sync(0xffffffffu, draws, 4);
-    draws |= __shfl_xor_sync(0xffffffffu, draws, 8);
-    draws >>= which;
-    return (draws & 1) | (draws >> 3 & 2) | (draws >> 6 & 4) | (draws >> 9 & 8);
+/* Where a tile's keep bits lie: a word for each of the 2 ROWS threads of `forward` and `queries`, four bits for each of
+ * its C tiles from left to right. Element (i, j) of a tile is in the word of warp i / 16, lane i % 8 * 4 + j % 8 / 2,
+ * at bit j / 8 * 4 + i % 16 / 8 * 2 + j % 2. Tiles above the diagonal are not there. */
+__device__ static inline int64_t flash_keep_word(const Flash &f, int64_t head, int query_tile, int key_tile, int rows) {
+    int64_t before = (int64_t)query_tile * (query_tile + 1) / 2, tiles = (int64_t)f.tiles * (f.tiles + 1) / 2;
+    return (head * tiles + before + key_tile) * 2 * rows;
 }
 
 /* ------------------------------------------------------------------------------- tiles and products of a warp */
@@ -105,7 +109,7 @@ __device__ static inline uint32_t flash_keep_by_key(const Flash &f, const FlashM
 
 /* ROWS x D of which `rows` x `width` exist, the rest zero. */
 template <typename T, int D, int ROWS>
-__device__ static inline void flash_load_tile(T *to, const T *from, int64_t ld, int rows, int width) {
+__device__ static inline void flash_load_tile(T *to, const T *from, int ld, int rows, int width) {
     for (int c = threadIdx.x; c < ROWS * (D / 8); c += 2 * ROWS) {
         int r = c / (D / 8), e = c % (D / 8) * 8;
         bool valid = r < rows && e < width;
@@ -115,7 +119,7 @@ __device__ static inline void flash_load_tile(T *to, const T *from, int64_t ld, 
 
 /* 16 rows x D as A matrices; of the rows from `from` on `rows` exist (or none). */
 template <typename T, int D>
-__device__ static inline void flash_load_rows(uint32_t a[][4], const T *from, int64_t ld, int rows, int width) {
+__device__ static inline void flash_load_rows(uint32_t a[][4], const T *from, int ld, int rows, int width) {
     int lane = threadIdx.x & 31;
 #pragma unroll
     for (int k = 0; k < D / 16; k++)
@@ -160,7 +164,7 @@ __device__ static inline void flash_add(float c[][4], const float weights[2][4],
 
 /* c (16 x D), its halves' rows times `upper` and `lower`, to rows of which `rows` exist. */
 template <typename T, int D>
-__device__ static inline void flash_store_rows(T *to, int64_t ld, int rows, int width, const float c[][4], float upper,
+__device__ static inline void flash_store_rows(T *to, int ld, int rows, int width, const float c[][4], float upper,
                                                float lower) {
     int lane = threadIdx.x & 31, r = lane >> 2;
     T *at = to + r * ld + (lane & 3) * 2;
@@ -216,6 +220,13 @@ __device__ static inline void flash_forward_tile(const Flash &f, const FlashMask
                                                  int key0, const uint32_t q[][4], const T *k, const T *v, float o[][4],
                                                  float top[2], float sum[2]) {
     int lane = threadIdx.x & 31;
+    uint32_t keep = 0; /* four bits for each C tile */
+    if (DROPOUT)
+#pragma unroll 1 /* one draw's registers at a time */
+        for (int n = 0; n < ROWS / 8; n++)
+            if (flash_any(at, key0 + n * 8, 8)) keep |= flash_keep_by_query(f, mask, at.begin, key0 + n * 8) << 4 * n;
+    if (DROPOUT && f.keep)
+        f.keep[flash_keep_word(f, mask.head, at.begin / ROWS, key0 / ROWS, ROWS) + threadIdx.x] = keep;
     float s[ROWS / 8][4], base[2];
 #pragma unroll
     for (int c = 0; c < ROWS / 16; c++)
@@ -256,17 +267,13 @@ __device__ static inline void flash_forward_tile(const Flash &f, const FlashMask
         if (!flash_any(at, key0 + c * 16, 16)) continue;
         if (DROPOUT)
 #pragma unroll
-            for (int n = 2 * c; n < 2 * c + 2; n++) {
-                uint32_t keep = flash_keep_by_query(f, mask, at.begin, key0 + n * 8);
-#pragma unroll
-                for (int e = 0; e < 4; e++) s[n][e] = keep >> e & 1 ? s[n][e] : 0.0f;
-            }
+            for (int e = 0; e < 8; e++) s[2 * c + e / 4][e % 4] = keep >> (8 * c + e) & 1 ? s[2 * c + e / 4][e % 4] : 0;
         flash_add<T, D>(o, s + 2 * c, v + c * 16 * FLASH_LD(D));
     }
 }
 
 template <typename T, int D, int ROWS, bool DROPOUT>
-__global__ void __launch_bounds__(2 * ROWS) attention_flash_forward(Flash f) {
+__global__ void __launch_bounds__(2 * ROWS, flash_resident(D, ROWS)) attention_flash_forward(Flash f) {
 #ifdef CUDA_HAS_MMA
     constexpr int TILE = ROWS * FLASH_LD(D), STAGES = ROWS == FLASH_SHORT ? 1 : 2;
     extern __shared__ uint4 flash_shared[];
@@ -304,8 +311,7 @@ __global__ void __launch_bounds__(2 * ROWS) attention_flash_forward(Flash f) {
     sum[0] = flash_row_sum(sum[0]);
     sum[1] = flash_row_sum(sum[1]);
     T *out = (T *)f.out + (((int64_t)b * f.tokens + at.begin) * f.heads + h) * f.head_dim;
-    flash_store_rows<T, D>(out, (int64_t)f.heads * f.head_dim, f.tokens - at.begin, f.head_dim, o, keep / sum[0],
-                           keep / sum[1]);
+    flash_store_rows<T, D>(out, f.heads * f.head_dim, f.tokens - at.begin, f.head_dim, o, keep / sum[0], keep / sum[1]);
     for (int r = 0; r < 2 && (lane & 3) == 0; r++) {
         if (at.at[r] >= f.tokens) break;
         if (f.stats) f.stats[(int64_t)head * f.tokens + at.at[r]] = top[r] * f.scale + logf(sum[r]);
@@ -333,27 +339,25 @@ __device__ static inline void flash_delta(float delta[2], const uint32_t d_o[][4
 
 /* 16 keys for one warp: dq += dS k. */
 template <typename T, int D, bool DROPOUT>
-__device__ static inline void flash_queries_step(const Flash &f, const FlashMask &mask, const FlashQueries &at,
-                                                 int key0, const uint32_t q[][4], const uint32_t d_o[][4],
-                                                 const float lse[2], const float delta[2], const T *k, const T *v,
-                                                 float d_q[][4]) {
+__device__ static inline void flash_queries_step(const Flash &f, uint32_t keep, const FlashQueries &at, int key0,
+                                                 const uint32_t q[][4], const uint32_t d_o[][4], const float lse[2],
+                                                 const float delta[2], const T *k, const T *v, float d_q[][4]) {
     int lane = threadIdx.x & 31;
+
     float s[2][4], d_p[2][4];
     flash_scores<T, D>(s, q, k);
     flash_scores<T, D>(d_p, d_o, v);
     bool edge = !flash_all(at, key0, 16);
 #pragma unroll
-    for (int n = 0; n < 2; n++) {
-        uint32_t keep = DROPOUT ? flash_keep_by_query(f, mask, at.begin, key0 + n * 8) : 0;
+    for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             int r = e >> 1, key = key0 + n * 8 + (lane & 3) * 2 + (e & 1);
             float p = exp2_fast(s[n][e] * f.scale_log2 - lse[r]), g = d_p[n][e];
             if (edge && (key > at.at[r] || key < at.first[r])) p = 0.0f;
-            if (DROPOUT) g = keep >> e & 1 ? g * f.keep_scale : 0.0f;
+            if (DROPOUT) g = keep >> (4 * n + e) & 1 ? g * f.keep_scale : 0.0f;
             s[n][e] = p * (g - delta[r]);
         }
-    }
     flash_add<T, D>(d_q, s, k);
 }
 
@@ -375,10 +379,11 @@ __device__ static inline void flash_backward_queries(const Flash &f, unsigned bl
     };
     load(tile, 0);
     FlashQueries at = flash_queries(f, b, begin + warp * 16);
-    FlashMask mask = {};
-    if (DROPOUT) mask = flash_mask(f, head);
+    auto keep_of = [&](int which) { return f.keep[flash_keep_word(f, head, last, which, ROWS) + threadIdx.x]; };
+    uint32_t next_keep = DROPOUT ? keep_of(tile) : 0;
     int64_t out_at = (((int64_t)b * f.tokens + at.begin) * f.heads + h) * f.head_dim;
-    int64_t q_at = (int64_t)at.begin * f.row + h * f.head_dim, out_row = (int64_t)f.heads * f.head_dim;
+    int64_t q_at = (int64_t)at.begin * f.row + h * f.head_dim;
+    int out_row = f.heads * f.head_dim;
     int rows = f.tokens - at.begin;
     uint32_t q[D / 16][4], d_o[D / 16][4];
     float lse[2], delta[2], d_q[D / 8][4] = {};
@@ -397,11 +402,13 @@ __device__ static inline void flash_backward_queries(const Flash &f, unsigned bl
         copy_wait();
         __syncthreads();
         if (STAGES > 1 && tile < last) load(tile + 1, stage ^ 1);
+        uint32_t keep = next_keep;
+        if (DROPOUT && tile < last) next_keep = keep_of(tile + 1);
         const T *now = shared + stage * 2 * TILE;
 #pragma unroll 1
         for (int c = 0; c < ROWS; c += 16)
             if (rows > 0 && flash_any(at, tile * ROWS + c, 16))
-                flash_queries_step<T, D, DROPOUT>(f, mask, at, tile * ROWS + c, q, d_o, lse, delta,
+                flash_queries_step<T, D, DROPOUT>(f, keep >> c / 2, at, tile * ROWS + c, q, d_o, lse, delta,
                                                   now + c * FLASH_LD(D), now + TILE + c * FLASH_LD(D), d_q);
         if (STAGES > 1) stage ^= 1;
     }
@@ -414,6 +421,7 @@ __device__ static inline void flash_backward_queries(const Flash &f, unsigned bl
 /* A stage of `keys` in shared memory: q and do of ROWS queries, and what belongs to each. */
 template <typename T, int D, int ROWS> struct FlashStage {
     T q[ROWS * FLASH_LD(D)], d_o[ROWS * FLASH_LD(D)];
+    uint32_t keep[2 * ROWS];
     float lse[ROWS], delta[ROWS];
     int start[ROWS];
 };
@@ -436,13 +444,14 @@ __device__ static inline void flash_own_delta(const Flash &f, float *delta, cons
 }
 
 /* Queries from `begin` on of head h, a tile of them, to a stage. */
-template <typename T, int D, int ROWS>
-__device__ static inline void flash_load_queries(const Flash &f, FlashStage<T, D, ROWS> *to, int b, int h, int begin) {
-    int64_t ld = (int64_t)f.heads * f.head_dim, token = (int64_t)b * f.tokens + begin;
+template <typename T, int D, int ROWS, bool DROPOUT>
+__device__ static inline void flash_load_queries(const Flash &f, FlashStage<T, D, ROWS> *to, int b, int h, int begin,
+                                                 int key_tile) {
+    int64_t token = (int64_t)b * f.tokens + begin;
     int64_t out_at = (token * f.heads + h) * f.head_dim, stat = ((int64_t)b * f.heads + h) * f.tokens + begin;
     int rows = f.tokens - begin, i = threadIdx.x;
     flash_load_tile<T, D, ROWS>(to->q, (const T *)f.qkv + token * f.row + h * f.head_dim, f.row, rows, f.head_dim);
-    flash_load_tile<T, D, ROWS>(to->d_o, (const T *)f.d_out + out_at, ld, rows, f.head_dim);
+    flash_load_tile<T, D, ROWS>(to->d_o, (const T *)f.d_out + out_at, f.heads * f.head_dim, rows, f.head_dim);
     if (i < ROWS) {
         bool real = i < rows;
         int there = real ? i : 0;
@@ -450,19 +459,30 @@ __device__ static inline void flash_load_queries(const Flash &f, FlashStage<T, D
         if (f.delta) copy4_async(to->delta + i, f.delta + stat + there, real);
         if (f.starts) copy4_async(to->start + i, f.starts + token + there, real);
     }
+    if (DROPOUT && i < ROWS / 2) {
+        int64_t head = (int64_t)b * f.heads + h;
+        copy16_async(to->keep + i * 4, f.keep + flash_keep_word(f, head, begin / ROWS, key_tile, ROWS) + i * 4, true);
+    }
     if (!f.delta)
         flash_own_delta<T, D, ROWS>(f, to->delta, (const T *)f.d_out + out_at, (const T *)f.out + out_at, rows);
 }
 
 /* 16 queries from place c of a stage on for one warp of keys from key0 on: dv += P^T do, dk += dS^T q. */
 template <typename T, int D, int ROWS, bool DROPOUT>
-__device__ static inline void flash_keys_step(const Flash &f, const FlashMask &mask, const FlashStage<T, D, ROWS> *now,
-                                              int begin, int c, int key0, const uint32_t k[][4], const uint32_t v[][4],
-                                              float d_k[][4], float d_v[][4]) {
+__device__ static inline void flash_keys_step(const Flash &f, const FlashStage<T, D, ROWS> *now, int begin, int c,
+                                              int key0, const uint32_t k[][4], const uint32_t v[][4], float d_k[][4],
+                                              float d_v[][4]) {
     int lane = threadIdx.x & 31, query0 = begin + c, last = query0 + 15 < f.tokens ? query0 + 15 : f.tokens - 1;
     auto first_of = [&](int i) { return flash_first(f, i, f.starts ? flash_clamp(now->start[i - begin], i) : 0); };
     if (query0 >= f.tokens || last < key0 || first_of(query0) > key0 + 15) return;
     bool edge = query0 < key0 + 15 || query0 + 15 > last || first_of(last) > key0;
+    uint32_t keep[2] = {}; /* of the even and the odd query: bits 4 (e / 2) + 2 n */
+    if (DROPOUT) {
+        const uint32_t *word = now->keep + c * 2 + (lane & 3) * 8 + (lane >> 3);
+        int shift = key0 % ROWS / 2 + (lane >> 2 & 1);
+        keep[0] = word[0] >> shift;
+        keep[1] = word[4] >> shift;
+    }
     float s[2][4], d_p[2][4];
     flash_scores<T, D>(s, k, now->q + c * FLASH_LD(D));
     flash_scores<T, D>(d_p, v, now->d_o + c * FLASH_LD(D));
@@ -470,15 +490,15 @@ __device__ static inline void flash_keys_step(const Flash &f, const FlashMask &m
     for (int n = 0; n < 2; n++) {
         int place = c + n * 8 + (lane & 3) * 2; /* of the lane's two queries */
         float2 lse = *(const float2 *)(now->lse + place), delta = *(const float2 *)(now->delta + place);
-        uint32_t keep = DROPOUT ? flash_keep_by_key(f, mask, query0 + n * 8, key0) : 0;
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             int i = begin + place + (e & 1), key = key0 + (lane >> 2) + (e >> 1) * 8;
             float p = exp2_fast(s[n][e] * f.scale_log2 - (e & 1 ? lse.y : lse.x) * FLASH_LOG2E), g = d_p[n][e];
             if (edge && (i >= f.tokens || key > i || key < first_of(i))) p = 0.0f;
-            if (DROPOUT) g = keep >> e & 1 ? g * f.keep_scale : 0.0f;
+            bool kept = !DROPOUT || (keep[e & 1] >> (e / 2 * 4 + 2 * n) & 1);
+            if (DROPOUT) g = kept ? g * f.keep_scale : 0.0f;
             d_p[n][e] = p * (g - (e & 1 ? delta.y : delta.x));
-            s[n][e] = DROPOUT && !(keep >> e & 1) ? 0.0f : p;
+            s[n][e] = kept ? p : 0.0f;
         }
     }
     flash_add<T, D>(d_v, s, now->d_o + c * FLASH_LD(D));
@@ -504,12 +524,18 @@ __device__ static inline void flash_backward_keys(const Flash &f, unsigned block
         kv = (int)(block % rows_kv) % f.kv_heads;
     int begin = (int)(block / rows_kv) * ROWS, group = f.heads / f.kv_heads, key0 = begin + (threadIdx.x >> 5) * 16;
     int last = (begin + ROWS < f.tokens ? begin + ROWS : f.tokens) - 1;
-    int tiles = flash_seeing<ROWS>(f, b, begin, last), steps = group * tiles;
+    int tiles = flash_seeing<ROWS>(f, b, begin, last), end = begin + tiles * ROWS;
+    int next_h = kv * group, next = begin; /* the tile of queries that is loaded next */
 
-    auto load = [&](int step, int stage) {
-        flash_load_queries<T, D, ROWS>(f, stages + stage, b, kv * group + step / tiles, begin + step % tiles * ROWS);
+    auto load = [&](int stage) {
+        flash_load_queries<T, D, ROWS, DROPOUT>(f, stages + stage, b, next_h, next, begin / ROWS);
+        next += ROWS;
+        if (next == end) {
+            next = begin;
+            next_h++;
+        }
     };
-    load(0, 0);
+    load(0);
     int64_t k_at = ((int64_t)b * f.tokens + key0) * f.row + (f.heads + kv) * f.head_dim;
     int64_t v_at = k_at + f.kv_heads * f.head_dim;
     int rows = f.tokens - key0;
@@ -517,21 +543,19 @@ __device__ static inline void flash_backward_keys(const Flash &f, unsigned block
     flash_load_rows<T, D>(k, (const T *)f.qkv + k_at, f.row, rows, f.head_dim);
     flash_load_rows<T, D>(v, (const T *)f.qkv + v_at, f.row, rows, f.head_dim);
     float d_k[D / 8][4] = {}, d_v[D / 8][4] = {};
-    for (int step = 0, stage = 0; step < steps; step++) {
+    for (int steps = group * tiles, now = begin, stage = 0; steps > 0; steps--) {
         copy_wait();
         __syncthreads();
-        if (STAGES > 1 && step + 1 < steps) load(step + 1, stage ^ 1);
-        FlashMask mask = {};
-        if (DROPOUT) mask = flash_mask(f, (int64_t)b * f.heads + kv * group + step / tiles);
+        if (STAGES > 1 && steps > 1) load(stage ^ 1);
 #pragma unroll 1
         for (int c = 0; c < ROWS; c += 16)
-            flash_keys_step<T, D, ROWS, DROPOUT>(f, mask, stages + stage, begin + step % tiles * ROWS, c, key0, k, v,
-                                                 d_k, d_v);
+            flash_keys_step<T, D, ROWS, DROPOUT>(f, stages + stage, now, c, key0, k, v, d_k, d_v);
+        now = now + ROWS == end ? begin : now + ROWS;
         if (STAGES > 1) {
             stage ^= 1;
-        } else if (step + 1 < steps) {
+        } else if (steps > 1) {
             __syncthreads();
-            load(step + 1, 0);
+            load(0);
         }
     }
     float keep = DROPOUT ? f.keep_scale : 1.0f;
@@ -541,7 +565,7 @@ __device__ static inline void flash_backward_keys(const Flash &f, unsigned block
 
 enum FlashPart { FLASH_QUERIES, FLASH_KEYS, FLASH_BOTH };
 template <typename T, int D, int ROWS, bool DROPOUT, FlashPart PART>
-__global__ void __launch_bounds__(2 * ROWS) attention_flash_backward(Flash f) {
+__global__ void __launch_bounds__(2 * ROWS, flash_resident(D, ROWS)) attention_flash_backward(Flash f) {
 #ifdef CUDA_HAS_MMA
     extern __shared__ uint4 flash_shared[];
     if (PART == FLASH_KEYS || (PART == FLASH_BOTH && blockIdx.x < f.key_blocks))
@@ -560,6 +584,13 @@ static bool flash_supports(const Node *node) {
            a->head_dim % 16 == 0 && a->head_dim <= FLASH_DIM && qkv->shape[0] * a->heads * tiles <= INT32_MAX;
 }
 static int flash_rows(const Node *node) { return node->in[QKV]->shape[1] <= FLASH_SHORT ? FLASH_SHORT : FLASH_ROWS; }
+/* Words for the keep bits: what flash_keep_word counts; 0 without dropout or backward. */
+static int64_t flash_keep_words(const Node *node) {
+    const AttentionShape *a = &((const AttentionArgs *)node->args)->shape;
+    const int64_t *shape = node->in[QKV]->shape;
+    int64_t rows = flash_rows(node), tiles = cuda_blocks(shape[1], rows);
+    return node->live && a->dropout > 0.0f ? shape[0] * a->heads * (tiles * (tiles + 1) / 2) * 2 * rows : 0;
+}
 /* Bytes for delta. */
 static size_t flash_scratch(const Node *node) {
     const AttentionShape *a = &((const AttentionArgs *)node->args)->shape;
@@ -578,6 +609,7 @@ static Flash flash_of(const Node *node, const TapeRun *run, bool backward) {
     f.d_out = backward ? node->out[0]->grad->data : NULL;
     f.d_qkv = backward ? qkv->grad->data : NULL;
     f.stats = node->n_saved ? (float *)node->saved[SAVED_STATS]->data : NULL;
+    f.keep = node->n_saved > FLASH_SAVED_KEEP ? (uint32_t *)node->saved[FLASH_SAVED_KEEP]->data : NULL;
     f.tokens = (int)qkv->shape[1];
     f.delta = backward && f.tokens > rows ? (float *)node->scratch : NULL;
     f.starts = starts ? (const int32_t *)starts->data : NULL;

@@ -1,5 +1,5 @@
-/* Activation on the GPU: y = f(x), backward dx = dy f'(x), both in place where the tape allows. A thread takes 16 bytes,
- * the last one what is left over: tensors are read as flat arrays, so every width is a good one. */
+/* Activation on the GPU: y = f(x), backward dx = dy f'(x), both in place where the tape allows. A thread takes 16
+ * bytes, the last one what is left over: tensors are read as flat arrays, so every width is a good one. */
 #include "device/cuda/math.cuh"
 
 enum { THREADS = 256 };

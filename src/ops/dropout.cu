@@ -42,9 +42,10 @@ static Status plan(Node *node) {
 template <typename T> static Status launch(const Node *node, const TapeRun *run, const void *from, void *to, bool add) {
     int64_t n = tensor_count(node->in[0]);
     unsigned blocks = (unsigned)cuda_blocks(n, THREADS * Vec16<T>::N);
-    masked<T><<<blocks, THREADS, 0, cuda_device(node)->stream>>>((const T *)from, (T *)to, n,
-                                                                 *(const float *)node->args,
-                                                                 run->training ? run->on_device : NULL, node->index, add);
+    const TapeRun *coins = run->training ? run->on_device : NULL;
+    float p = *(const float *)node->args;
+    masked<T><<<blocks, THREADS, 0, cuda_device(node)->stream>>>((const T *)from, (T *)to, n, p, coins, node->index,
+                                                                 add);
     CUDA_LAUNCHED();
     return TANE_OK;
 }

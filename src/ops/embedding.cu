@@ -5,8 +5,8 @@
  * backward must add the rows of one id in a fixed order, without knowing how often an id occurs (a space or padding may
  * be a third of all rows):
  *
- *   up to FEW rows   few       a block for each row (and 32 V columns); only the first row of an id goes on, and adds up
- *                              all rows of that id
+ *   up to FEW rows   few       a block for each row (and 32 V columns); only the first row of an id goes on, and adds
+ *                              up all rows of that id
  *   else             tiles     sorts keys (id, row) in tiles of TILE, in shared memory
  *                    merge     makes one run of WAYS sorted runs until there is one: a key's new place is the number of
  *                              keys before it, found by bisection in each run; keys are distinct, so this is exact
@@ -144,7 +144,7 @@ static __global__ void __launch_bounds__(32 * SUM_WARPS)
     }
     __syncthreads();
     for (int w = 0; w <= first / 32; w++)
-        if (same[w] & (w < first / 32 ? 0xffffffffu : (1u << first % 32) - 1)) return; /* a row before has it: all leave */
+        if (same[w] & (w < first / 32 ? 0xffffffffu : (1u << first % 32) - 1)) return; /* all: a row before has it */
     for (int w = 0; w < words; w++) { /* each warp lists the words that it has */
         if (w % SUM_WARPS == warp && same[w] >> lane & 1)
             list[count + __popc(same[w] & ((1u << lane) - 1))] = (uint16_t)(w * 32 + lane);

@@ -2,8 +2,8 @@
  *
  *   rows          forward, recompute   the row stays in registers between the statistics and the output, in vectors of
  *                                      16 bytes: a warp a row up to 128 vectors (1024 bf16), a block a row up to 4096
- *   rows_back     backward             the same up to 1024 vectors: ds is written once; a block takes many rows and keeps
- *                                      the sums of its columns, dweight and dbias, in registers
+ *   rows_back     backward             the same up to 1024 vectors: ds is written once; a block takes many rows and
+ *                                      keeps the sums of its columns, dweight and dbias, in registers
  *   any           forward, recompute   every other width: a block a row, which is read again from the cache
  *   any_back, any_columns              backward of these: ds by rows, then sums of columns over chunks of rows
  *   add_columns                        the second stage of both: partial sums to the parameters' gradients
@@ -182,8 +182,8 @@ template <typename T> __device__ static inline void put16(T *to, const float *ds
     store16(to, out);
 }
 
-/* Makes the compiler unpack again what it has unpacked before: held across the sums, packed rows take half the registers.
- */
+/* Makes the compiler unpack again what it has unpacked before: held across the sums, packed rows take half the
+ * registers. */
 template <int VECS> __device__ static inline void stay_packed(int4 (&raw)[VECS]) {
 #pragma unroll
     for (int v = 0; v < VECS; v++) asm volatile("" : "+r"(raw[v].x), "+r"(raw[v].y), "+r"(raw[v].z), "+r"(raw[v].w));

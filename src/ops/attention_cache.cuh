@@ -163,74 +163,89 @@ __device__ static void cache_softmax(const CacheJob &job, const CachePlace &p, i
     }
 }
 
+/* How a block goes through a split: STEP keys at a time, BATCH rows a thread. Two steps are under way at once, so that
+ * the next rows come while these are multiplied; behind the last keys come the first values. */
+template <typename T, int LANES, int N, bool SCATTER, int G> struct CacheSteps {
+    typedef CacheRow<T, LANES, N, SCATTER> Row;
+    static constexpr int SLOTS = CACHE_THREADS / LANES; // keys that a block has at once
+    static constexpr int BATCH = SCATTER ? 1 : G * N > 32 ? 4 : 8;
+    static constexpr int STEP = SLOTS * BATCH;
+    static_assert(CACHE_SPLIT % (2 * STEP) == 0, "two steps do not leave their split");
+    int start, begin, end; // the split's first key; the keys to see, from there
+
+    /* Row u is of key `at` + u SLOTS + the thread's slot, zeros where it is not to be seen. */
+    __device__ void load(Row row[BATCH], const CacheJob &job, const CachePlace &p, int at, int values) const {
+#pragma unroll
+        for (int u = 0; u < BATCH; u++) {
+            int j = at + u * SLOTS + threadIdx.x / LANES;
+            row[u].load(cache_row_at<T>(job, p, start + j, values), threadIdx.x % LANES, job.dim,
+                        j >= begin && j < end);
+        }
+    }
+    /* Scores of a step's keys into `weight`. */
+    __device__ static void score(float *weight, const float q[G][N], const Row row[BATCH], int at, float scale) {
+#pragma unroll
+        for (int u = 0; u < BATCH; u++)
+#pragma unroll
+            for (int g = 0; g < G; g++) {
+                float x = 0;
+#pragma unroll
+                for (int i = 0; i < N; i++) x += q[g][i] * row[u].at(i);
+#pragma unroll
+                for (int other = LANES / 2; other > 0; other >>= 1) x += __shfl_xor_sync(0xffffffffu, x, other);
+                if (threadIdx.x % LANES == 0) weight[(at + u * SLOTS + threadIdx.x / LANES) * G + g] = x * scale;
+            }
+    }
+    /* sum += the step's weighted values. */
+    __device__ static void add(float sum[G][N], const float *weight, const Row row[BATCH], int at, int queries) {
+#pragma unroll
+        for (int u = 0; u < BATCH; u++)
+#pragma unroll
+            for (int g = 0; g < G; g++) {
+                float w = g < queries ? weight[(at + u * SLOTS + threadIdx.x / LANES) * G + g] : 0.0f;
+#pragma unroll
+                for (int i = 0; i < N; i++) sum[g][i] += w * row[u].at(i);
+            }
+    }
+};
+
 /* Keys start .. start + CACHE_SPLIT - 1 against the chunk's queries: leaves s.top, s.total and, by warps, s.sum. */
 template <typename T, int LANES, int N, bool SCATTER, int G>
 __device__ static void cache_attend(const CacheJob &job, const CachePlace &p, int start, CacheShared<G, LANES * N> &s) {
-    typedef CacheRow<T, LANES, N, SCATTER> Row;
-    constexpr int SLOTS = CACHE_THREADS / LANES;            /* keys that a block has at once */
-    constexpr int BATCH = SCATTER ? 1 : G * N > 32 ? 4 : 8; /* rows that a thread loads ahead */
-    constexpr int STEP = SLOTS * BATCH;
-    static_assert(CACHE_SPLIT % STEP == 0, "a batch of rows does not leave its split");
-    int lane = threadIdx.x % LANES, slot = threadIdx.x / LANES, warp = threadIdx.x >> 5, d = job.dim;
-    int begin = max(p.begin - start, 0), end = min(p.end - start, (int)CACHE_SPLIT), from = begin / STEP * STEP;
-    Row row[BATCH];
-
-    float q[G][N];
+    typedef CacheSteps<T, LANES, N, SCATTER, G> Steps;
+    typedef typename Steps::Row Row;
+    constexpr int STEP = Steps::STEP;
+    const Steps steps = {start, max(p.begin - start, 0), min(p.end - start, (int)CACHE_SPLIT)};
+    int lane = threadIdx.x % LANES, end = steps.end, from = steps.begin / (2 * STEP) * (2 * STEP);
+    Row row[2][Steps::BATCH];
+    float q[G][N], sum[G][N] = {};
+    steps.load(row[0], job, p, from, 0);
+    steps.load(row[1], job, p, from + STEP, 0);
 #pragma unroll
     for (int g = 0; g < G; g++) {
         Row r;
-        r.load((const T *)job.qkv + (g < p.queries ? cache_q_at(job, p, g) : 0), lane, d, g < p.queries);
+        r.load((const T *)job.qkv + (g < p.queries ? cache_q_at(job, p, g) : 0), lane, job.dim, g < p.queries);
 #pragma unroll
         for (int i = 0; i < N; i++) q[g][i] = r.at(i);
     }
-    for (int at = from; at < end; at += STEP) {
+#pragma unroll 1
+    for (int at = from; at < end; at += 2 * STEP) {
+        bool more = at + 2 * STEP < end;
 #pragma unroll
-        for (int u = 0; u < BATCH; u++) {
-            int j = at + u * SLOTS + slot;
-            row[u].load(cache_row_at<T>(job, p, start + j, 0), lane, d, j >= begin && j < end);
+        for (int h = 0; h < 2; h++) {
+            if (at + h * STEP < end) Steps::score(s.weight, q, row[h], at + h * STEP, job.scale);
+            steps.load(row[h], job, p, (more ? at + 2 * STEP : from) + h * STEP, !more);
         }
-#pragma unroll
-        for (int u = 0; u < BATCH; u++) {
-            int j = at + u * SLOTS + slot;
-#pragma unroll
-            for (int g = 0; g < G; g++) {
-                float score = 0;
-#pragma unroll
-                for (int i = 0; i < N; i++) score += q[g][i] * row[u].at(i);
-#pragma unroll
-                for (int other = LANES / 2; other > 0; other >>= 1) score += __shfl_xor_sync(0xffffffffu, score, other);
-                if (lane == 0) s.weight[j * G + g] = score * job.scale;
-            }
-        }
-    }
-    /* The first values are under way while the block waits for all scores. */
-#pragma unroll
-    for (int u = 0; u < BATCH; u++) {
-        int j = from + u * SLOTS + slot;
-        row[u].load(cache_row_at<T>(job, p, start + j, 1), lane, d, j >= begin && j < end);
     }
     __syncthreads();
     cache_softmax(job, p, start, s);
     __syncthreads();
-
-    float sum[G][N] = {};
-    for (int at = from;;) {
+#pragma unroll 1
+    for (int at = from; at < end; at += 2 * STEP) {
 #pragma unroll
-        for (int u = 0; u < BATCH; u++) {
-            int j = at + u * SLOTS + slot;
-#pragma unroll
-            for (int g = 0; g < G; g++) {
-                float w = g < p.queries ? s.weight[j * G + g] : 0.0f;
-#pragma unroll
-                for (int i = 0; i < N; i++) sum[g][i] += w * row[u].at(i);
-            }
-        }
-        at += STEP;
-        if (at >= end) break;
-#pragma unroll
-        for (int u = 0; u < BATCH; u++) {
-            int j = at + u * SLOTS + slot;
-            row[u].load(cache_row_at<T>(job, p, start + j, 1), lane, d, j >= begin && j < end);
+        for (int h = 0; h < 2; h++) {
+            if (at + h * STEP < end) Steps::add(sum, s.weight, row[h], at + h * STEP, p.queries);
+            if (at + 2 * STEP < end) steps.load(row[h], job, p, at + (2 + h) * STEP, 1);
         }
     }
 #pragma unroll
@@ -240,7 +255,8 @@ __device__ static void cache_attend(const CacheJob &job, const CachePlace &p, in
 #pragma unroll
             for (int other = LANES; other < 32; other <<= 1)
                 sum[g][i] += __shfl_xor_sync(0xffffffffu, sum[g][i], other);
-            if ((threadIdx.x & 31) < LANES) s.sum[(warp * G + g) * Row::WIDTH + Row::dim(lane, i)] = sum[g][i];
+            if ((threadIdx.x & 31) < LANES)
+                s.sum[((threadIdx.x >> 5) * G + g) * Row::WIDTH + Row::dim(lane, i)] = sum[g][i];
         }
     __syncthreads();
 }
@@ -303,9 +319,12 @@ __device__ static void cache_join(const CacheJob &job, const CachePlace &p, int6
     }
 }
 
+/* Blocks on a multiprocessor at once: loads under way against registers, by what a thread holds of the queries. */
+template <int HELD> constexpr int CACHE_RESIDENT = HELD <= 8 ? 4 : 3;
+
 /* T = 1. Grid (rows, splits). */
 template <typename T, int LANES, int N, bool SCATTER, int G>
-__global__ static void __launch_bounds__(CACHE_THREADS) cache_split_kernel(CacheJob job) {
+__global__ static void __launch_bounds__(CACHE_THREADS, CACHE_RESIDENT<G * N>) cache_split_kernel(CacheJob job) {
     __shared__ CacheShared<G, LANES * N> s;
     int64_t row = job.first + blockIdx.x;
     int split = blockIdx.y;
@@ -331,7 +350,7 @@ __global__ static void __launch_bounds__(CACHE_THREADS) cache_split_kernel(Cache
 
 /* T > 1. Grid (rows). The joined parts stay in shared memory. */
 template <typename T, int LANES, int N, bool SCATTER, int G>
-__global__ static void __launch_bounds__(CACHE_THREADS) cache_serial_kernel(CacheJob job) {
+__global__ static void __launch_bounds__(CACHE_THREADS, CACHE_RESIDENT<G * N>) cache_serial_kernel(CacheJob job) {
     constexpr int WIDTH = LANES * N;
     __shared__ CacheShared<G, WIDTH> s;
     CachePlace p = cache_place<G>(job, job.first + blockIdx.x);

@@ -30,57 +30,66 @@ template <> __device__ inline uint32_t mma_pack<__half>(float low, float high) {
 template <typename T> __device__ static inline float mma_low(uint32_t v) { return to_float(*(const T *)&v); }
 template <typename T> __device__ static inline float mma_high(uint32_t v) { return to_float(((const T *)&v)[1]); }
 
+/* Before sm_80 what follows is empty: the kernels that call it have their bodies inside #ifdef CUDA_HAS_MMA. */
 #ifdef CUDA_HAS_MMA
+#define MMA_ASM(...)          asm(__VA_ARGS__)
+#define MMA_ASM_VOLATILE(...) asm volatile(__VA_ARGS__)
+#else
+#define MMA_ASM(...)
+#define MMA_ASM_VOLATILE(...)
+#endif
+
 /* c += A B */
 template <typename T> __device__ inline void mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1);
 template <> __device__ inline void mma<__nv_bfloat16>(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    MMA_ASM("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 template <> __device__ inline void mma<__half>(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    MMA_ASM("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+
+__device__ static inline uint32_t mma_address(const void *shared) { return (uint32_t)__cvta_generic_to_shared(shared); }
 
 /* Four 8 x 8 matrices of 2-byte elements: lane l gives the 16-byte aligned address of row l % 8 of matrix l / 8, and
  * gets of each matrix row g, columns 2t 2t+1; transposed: rows 2t 2t+1 of column g. */
 __device__ static inline void mma_load(uint32_t r[4], const void *row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((uint32_t)__cvta_generic_to_shared(row))
-                 : "memory");
+    MMA_ASM_VOLATILE("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(mma_address(row))
+                     : "memory");
 }
 __device__ static inline void mma_load_transposed(uint32_t r[4], const void *row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((uint32_t)__cvta_generic_to_shared(row))
-                 : "memory");
+    MMA_ASM_VOLATILE("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(mma_address(row))
+                     : "memory");
 }
 
 /* 16 or 4 bytes from global to shared memory, zeros when !valid (`from` must be an address all the same). Done after
  * this thread's copy_wait; seen by others after a barrier behind it. */
 __device__ static inline void copy16_async(void *to, const void *from, bool valid) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
-                 "l"(from), "r"(valid ? 16 : 0)
-                 : "memory");
+    MMA_ASM_VOLATILE("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                     :
+                     : "r"(mma_address(to)), "l"(from), "r"(valid ? 16 : 0)
+                     : "memory");
 }
 __device__ static inline void copy4_async(void *to, const void *from, bool valid) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
-                 "l"(from), "r"(valid ? 4 : 0)
-                 : "memory");
+    MMA_ASM_VOLATILE("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                     :
+                     : "r"(mma_address(to)), "l"(from), "r"(valid ? 4 : 0)
+                     : "memory");
 }
-__device__ static inline void copy_wait(void) { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
+__device__ static inline void copy_wait(void) { MMA_ASM_VOLATILE("cp.async.wait_all;" : : : "memory"); }
 
-/* 2^x in one instruction, 2 ulp; 2^-Inf is 0. */
+/* 2^x in one instruction (on every GPU), 2 ulp; 2^-Inf is 0. */
 __device__ static inline float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-#endif
 
 #endif

@@ -10,21 +10,27 @@ enum { LOSSES, HITS, CROSS_ENTROPY_OUTPUTS };
 
 struct Matmul;
 
+typedef struct CrossEntropyCpu {
+    Gemm logits, dx, dw;
+    size_t gathered, gemm; /* scratch offsets; logits come first */
+} CrossEntropyCpu;
+
+typedef struct CrossEntropyCuda {
+    int64_t stride; /* elements between rows of logits */
+    int threads, rows,
+        kept; /* the kernel over logits: threads and rows of a block, elements of a row in shared memory */
+    const struct Matmul *logits[2], *dx[2], *dw[2]; /* of a chunk, and of the last one when that is shorter */
+    size_t matmul, side;                            /* scratch offsets; logits come first */
+    bool fork;                                      /* dw runs beside dx */
+} CrossEntropyCuda;
+
 /* smoothing is recorded; the device's plan fills in the rest. */
 typedef struct CrossEntropyArgs {
     float smoothing;
     int64_t chunk; /* rows whose logits exist at a time */
     union {
-        struct {
-            Gemm logits, dx, dw;
-            size_t gathered, gemm; /* scratch offsets; logits come first */
-        } cpu;
-        struct {
-            int64_t stride; /* elements between rows of logits */
-            int64_t kept;   /* elements of a row that stay in shared memory between the sweeps */
-            const struct Matmul *logits[2], *dx[2], *dw[2]; /* of a chunk, and of the last one when it is shorter */
-            size_t matmul;                                  /* scratch offset; logits come first */
-        } cuda;
+        CrossEntropyCpu cpu;
+        CrossEntropyCuda cuda;
     };
 } CrossEntropyArgs;
 

@@ -63,21 +63,34 @@ RNG_EVERYWHERE static inline AdamStep adam_step(const float *hyper, const float 
     return s;
 }
 
+/* m / (sqrt(v) root + eps). On a GPU to a few units in the last place: correct rounding would cost more instructions
+ * than all the rest of an element. */
+RNG_EVERYWHERE static inline float adam_direction(const AdamStep *s, float m, float v) {
+#ifdef __CUDA_ARCH__
+    float root_v, inverse;
+    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root_v) : "f"(v));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(root_v * s->root + s->epsilon));
+    return m * inverse;
+#else
+    return m / (sqrtf(v) * s->root + s->epsilon);
+#endif
+}
+
 RNG_EVERYWHERE static inline void adam_element(const AdamStep *s, float *w, float *m, float *v, float grad) {
     float g = grad * s->scale;
     *m = s->beta1 * *m + (1.0f - s->beta1) * g;
     *v = s->beta2 * *v + (1.0f - s->beta2) * g * g;
-    *w = *w * s->keep - s->step * *m / (sqrtf(*v) * s->root + s->epsilon);
+    *w = *w * s->keep - s->step * adam_direction(s, *m, *v);
 }
 
 /* x to bf16, up with the probability of its distance from the lower neighbour: x + noise in [0, 1) of a unit in the
  * last place, cut off. noise has 16 bits. Finite stays finite, NaN stays NaN. */
 RNG_EVERYWHERE static inline uint16_t round_stochastic(float x, uint32_t noise) {
-    uint32_t bits, rounded;
+    const float largest = 0x1.fep127f; /* of bf16 */
+    uint32_t bits;
     memcpy(&bits, &x, 4);
-    if ((bits & 0x7f800000u) == 0x7f800000u) return (uint16_t)(bits >> 16 | ((bits & 0x7fffffu) ? 0x40u : 0u));
-    rounded = (bits + noise) >> 16;
-    return (uint16_t)((rounded & 0x7fffu) == 0x7f80u ? rounded - 1 : rounded);
+    if (fabsf(x) < largest) return (uint16_t)((bits + noise) >> 16);
+    return (uint16_t)(bits >> 16 | (x != x ? 0x40u : 0u));
 }
 
 /* The noise of elements 8 group .. 8 group + 7 of an array (WEIGHTS, M or V): element i has noise_of(word, i). The

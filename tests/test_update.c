@@ -263,8 +263,10 @@ static void bf16_states_are_right_on_average(void **state) {
 /* The noise is a function of seed, position, array and element, whatever the segments are. */
 static void the_noise_depends_on_the_place_alone(void **state) {
     (void)state;
-    enum { N = 8000 };
-    static const AdamSegment whole[] = {{0, N, 0, 1}}, parts[] = {{0, 13, 0, 1}, {13, 6001, 0, 1}, {6001, N, 0, 1}};
+    enum { N = 8000, PARTS = 251 };
+    static const AdamSegment whole[] = {{0, N, 0, 1}};
+    AdamSegment parts[PARTS];
+    for (int i = 0; i < PARTS; i++) parts[i] = (AdamSegment){i ? parts[i - 1].end : 0, (i + 1) * N / PARTS, 0, 1};
     static const TapeRun runs[] = {
         {.seed = 1, .position = 1}, {.seed = 1, .position = 1}, {.seed = 1, .position = 2}, {.seed = 2, .position = 1}};
     float start[N];
@@ -272,7 +274,7 @@ static void the_noise_depends_on_the_place_alone(void **state) {
     for (int i = 0; i < N; i++) start[i] = rng_normal(&rig_rng);
     for (int k = 0; k < 4; k++) {
         Update u;
-        update_new(&u, false, DTYPE_BF16, N, start, k == 1 ? parts : whole, k == 1 ? 3 : 1);
+        update_new(&u, false, DTYPE_BF16, N, start, k == 1 ? parts : whole, k == 1 ? PARTS : 1);
         fill(&u, 0.37f);
         rig_run(&u.rig, &runs[k]);
         if (k == 0) memcpy(first, u.weights->data, sizeof first);

@@ -18,12 +18,14 @@ template <> __device__ inline float from_float<float>(float x) { return x; }
 template <> __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
 template <> __device__ inline __half from_float<__half>(float x) { return __float2half_rn(x); }
 
-/* 16 bytes at p (16-byte aligned) to Vec16<T>::N floats, and back. */
-template <typename T> __device__ static inline void load16(float *to, const T *p) {
-    int4 raw = *(const int4 *)p;
+/* 16 bytes to Vec16<T>::N floats; the same from p (16-byte aligned), and back. */
+template <typename T> __device__ static inline void unpack16(float *to, int4 raw) {
     const T *e = (const T *)&raw;
 #pragma unroll
     for (int i = 0; i < Vec16<T>::N; i++) to[i] = to_float(e[i]);
+}
+template <typename T> __device__ static inline void load16(float *to, const T *p) {
+    unpack16<T>(to, *(const int4 *)p);
 }
 template <typename T> __device__ static inline void store16(T *p, const float *from) {
     int4 raw;
@@ -41,6 +43,20 @@ __device__ static inline float warp_sum(float x) {
 __device__ static inline float warp_max(float x) {
 #pragma unroll
     for (int lane = 16; lane > 0; lane >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    return x;
+}
+
+/* The same in fp64: for sums of millions. block_sum's result is thread 0's alone; `shared` holds 32 numbers. */
+__device__ static inline double warp_sum(double x) {
+#pragma unroll
+    for (int lane = 16; lane > 0; lane >>= 1) x += __shfl_xor_sync(0xffffffffu, x, lane);
+    return x;
+}
+__device__ static inline double block_sum(double x, double *shared) {
+    x = warp_sum(x);
+    if ((threadIdx.x & 31) == 0) shared[threadIdx.x >> 5] = x;
+    __syncthreads();
+    for (int warp = 1; threadIdx.x == 0 && warp < (int)(blockDim.x >> 5); warp++) x += shared[warp];
     return x;
 }
 

@@ -10,9 +10,9 @@
  *
  * Dropout draws its bits in forward, from the counters that the CPU draws from, and saves them for backward.
  *
- * A warp owns 16 rows; their q, do, k or v stay in registers, what is walked over comes to shared memory two tiles
- * ahead and behind each other (cp.async). No sum crosses blocks: the result is the same on every run. Where a row fits
- * in one tile, `queries` and `keys` are blocks of one launch, and `keys` makes its own delta.
+ * A warp owns 16 rows; their q, do, k or v stay in registers, and what is walked over comes to shared memory a tile ahead
+ * (cp.async). No sum crosses blocks: the result is the same on every run. Where a row fits in one tile, `queries` and
+ * `keys` are blocks of one launch, and `keys` makes its own delta.
  */
 #ifndef OPS_ATTENTION_FLASH_CUH
 #define OPS_ATTENTION_FLASH_CUH
@@ -63,7 +63,7 @@ __device__ static inline int flash_first_of(const Flash &f, int b, int i) {
 __device__ static inline void flash_check_start(const Flash &f, int b, int i) {
     const int32_t *row = f.starts + (int64_t)b * f.tokens;
     int least = i ? row[i - 1] : 0;
-    if (row[i] < least || row[i] > i) report_fault(f.fault, FAULT_STARTS, b, i, row[i], i + 1);
+    if (row[i] < least || row[i] > i) report_fault(f.fault, FAULT_STARTS, b, i, row[i], least);
 }
 
 /* --------------------------------------------------------------------------------------------------- dropout */

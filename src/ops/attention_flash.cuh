@@ -10,9 +10,9 @@
  *
  * Dropout draws its bits in forward, from the counters that the CPU draws from, and saves them for backward.
  *
- * A warp owns 16 rows; their q, do, k or v stay in registers, and what is walked over comes to shared memory a tile ahead
- * (cp.async). No sum crosses blocks: the result is the same on every run. Where a row fits in one tile, `queries` and
- * `keys` are blocks of one launch, and `keys` makes its own delta.
+ * A warp owns 16 rows; their q, do, k or v stay in registers, and what is walked over comes to shared memory a tile
+ * ahead (cp.async). No sum crosses blocks: the result is the same on every run. Where a row fits in one tile, `queries`
+ * and `keys` are blocks of one launch, and `keys` makes its own delta.
  */
 #ifndef OPS_ATTENTION_FLASH_CUH
 #define OPS_ATTENTION_FLASH_CUH

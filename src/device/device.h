@@ -60,6 +60,7 @@ struct Device {
     bool graphs;          /* has device_graph_* */
     bool bf16_is_fast, has_fp16;
     MatmulMode matmul;    /* set before tapes are planned */
+    bool rehearsing;      /* tapes planned now will not run: no time is spent on making them fast */
     size_t reserved;      /* bytes that its libraries and workspaces take, or will take, by themselves */
     size_t taken;         /* of these, already */
 };

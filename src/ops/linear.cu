@@ -19,7 +19,7 @@ static MatmulShape forward_shape(const Node *node) {
     s.trans_b = true;
     s.lda = s.ldb = s.k, s.ldc = s.n;
     s.epilogue = node->in[BIAS] ? EPILOGUE_BIAS : EPILOGUE_NONE;
-    s.fp8 = node->live; /* training: what generation returns must not depend on its batch */
+    s.fp8 = s.tune = node->live; /* training: what generation returns must not depend on its batch */
     return s;
 }
 
@@ -29,7 +29,7 @@ static MatmulShape input_shape(const Node *node) {
     s.m = tensor_rows(x), s.n = tensor_width(x), s.k = w->shape[0];
     s.type = x->dtype, s.out_type = x->grad->dtype;
     s.lda = s.k, s.ldb = s.ldc = s.n;
-    s.fp8 = true;
+    s.fp8 = s.tune = true;
     return s;
 }
 
@@ -38,7 +38,7 @@ static MatmulShape weight_shape(const Node *node) {
     MatmulShape s = {};
     s.m = w->shape[0], s.n = tensor_width(x), s.k = tensor_rows(x);
     s.type = x->dtype, s.out_type = w->grad->dtype;
-    s.trans_a = true;
+    s.trans_a = s.tune = true;
     s.lda = s.m, s.ldb = s.ldc = s.n;
     return s;
 }

@@ -30,6 +30,8 @@ struct Node {
     uint32_t backward_reads_in, backward_reads_out; /* bit k: backward reads the values of in[k] / out[k] */
     int8_t inplace[NODE_OUT];                       /* k + 1: out may lie in in[k]'s memory; 0: no */
     int8_t inplace_grad[NODE_IN];                   /* j + 1: in's gradient may lie in out[j]'s gradient; 0: no */
+    Tensor *sums[NODE_IN];                          /* backward also adds up the columns of in[k]'s gradient into this */
+    GradWrite sums_write[NODE_IN];                  /* ... and how: GRAD_RUN or GRAD_ADD */
     bool passes_grad;                               /* inplace_grad hands the value on: the residual's gradient */
     bool live;                                      /* backward runs */
     const void *variant;                            /* the kernel that plan chose */
@@ -39,6 +41,8 @@ struct Node {
     int block;        /* see tape_block */
     uint32_t remakes; /* bit j: the kernel's recompute makes out[j]; 0: it has none */
     Recompute again;  /* before its block's backward */
+    Node *takes;      /* the node behind, whose forward this one's does too */
+    bool taken;       /* by the node in front */
     Tape *tape;
     Device *device;
 };
@@ -53,6 +57,12 @@ struct OpKernel {
     Status (*backward)(const Node *node, const TapeRun *run); /* NULL for NODIFF rows */
     /* Makes outputs[node->remakes] again from what backward keeps, and touches nothing else. NULL: forward does. */
     Status (*recompute)(const Node *node, const TapeRun *run);
+
+    /* Work that two neighbours share, so that a pass over memory is saved. The tape finds the neighbours. */
+    int8_t bias;      /* k + 1: in[k]'s gradient is the sums of out[0]'s gradient's columns; 0: none is */
+    uint32_t sums_in; /* bit k: backward can add up the columns of the gradient it writes for in[k] (Node.sums) */
+    /* Can this node's forward also do the forward of `next`, the only reader of out[0]? Asked after plan. */
+    bool (*can_take)(const Node *node, const Node *next);
 };
 
 /* Recording, for fronts. Each returns NULL once the tape has failed. */
@@ -79,6 +89,10 @@ static inline bool node_adds(const Node *node, int k, const TapeRun *run) {
 #define CPU_JOIN(a, b, c)  CPU_JOIN_(a, b, c)
 #define CPU_KERNEL(name)   CPU_JOIN(cpu_, name, ISA)
 
+static inline bool node_sums_add(const Node *node, int k, const TapeRun *run) {
+    return node->sums_write[k] == GRAD_ADD || (node->sums_write[k] == GRAD_RUN && run->accumulate);
+}
+
 #define DIFF   1
 #define NODIFF 0
 enum {
@@ -90,10 +104,11 @@ enum {
 #define OP_KERNEL_RECOMPUTE(op, plan_, forward_, backward_, recompute_)                                                \
     _Static_assert(OP_DIFF_##op, "ops.def says that " #op " has no gradient");                                         \
     extern const OpKernel CPU_KERNEL(op);                                                                              \
-    const OpKernel CPU_KERNEL(op) = {#op, plan_, forward_, backward_, recompute_};
+    const OpKernel CPU_KERNEL(op) = {                                                                                  \
+        .name = #op, .plan = plan_, .forward = forward_, .backward = backward_, .recompute = recompute_};
 #define OP_KERNEL_NODIFF(op, plan_, forward_)                                                                          \
     _Static_assert(!OP_DIFF_##op, "ops.def says that " #op " has a gradient");                                         \
     extern const OpKernel CPU_KERNEL(op);                                                                              \
-    const OpKernel CPU_KERNEL(op) = {#op, plan_, forward_, NULL, NULL};
+    const OpKernel CPU_KERNEL(op) = {.name = #op, .plan = plan_, .forward = forward_};
 
 #endif

@@ -273,7 +273,8 @@ static void choose_recompute(Tape *t) {
 
 static Status plan_steps(Tape *t) {
     TRY_RETURN(MEM_NEW_ARRAY(&t->steps, (size_t)t->n_nodes * 3));
-    for (int i = 0; i < t->n_nodes; i++) t->steps[t->n_steps++] = (Step){STEP_FORWARD, t->nodes[i]};
+    for (int i = 0; i < t->n_nodes; i++)
+        if (!t->nodes[i]->taken) t->steps[t->n_steps++] = (Step){STEP_FORWARD, t->nodes[i]};
     t->n_forward = t->n_steps;
     for (int i = t->n_nodes - 1; i >= 0; i--) {
         Node *node = t->nodes[i];
@@ -293,6 +294,48 @@ static Status plan_steps(Tape *t) {
         for (int k = 0; k < node->n_saved && node->again == AGAIN_FORWARD; k++) node->saved[k]->again = s;
     }
     return TANE_OK;
+}
+
+/* ---- neighbours that share work */
+
+static const OpKernel *kernel_of(const Tape *t, const Node *node) { return t->device->kernels[node->op]; }
+
+/* The one reader of x, and as which input; NULL when there are more, or the caller keeps x. */
+static Node *only_reader(const Tape *t, const Tensor *x, int *k) {
+    if (x->consumers != 1 || x->keep) return NULL;
+    for (int i = 0; i < t->n_nodes; i++)
+        for (*k = 0; *k < t->nodes[i]->n_in; ++*k)
+            if (t->nodes[i]->in[*k] == x) return t->nodes[i];
+    return NULL;
+}
+
+/* A bias's gradient is the column sums of a gradient that another node writes: who can adds them up on the way. */
+static void share_sums(Tape *t) {
+    for (int i = 0; i < t->n_nodes; i++) {
+        Node *node = t->nodes[i];
+        int bias = kernel_of(t, node)->bias - 1, k;
+        if (bias < 0 || !node->live || !node->in[bias] || !node->grad_in[bias] || !node->out[0]->grad) continue;
+        Node *writer = node->out[0]->grad->keep ? NULL : only_reader(t, node->out[0], &k);
+        if (!writer || !writer->live || writer->grad_in[k] != GRAD_SET) continue;
+        if (!(kernel_of(t, writer)->sums_in >> k & 1)) continue;
+        writer->sums[k] = node->in[bias]->grad;
+        writer->sums_write[k] = node->grad_in[bias];
+        node->grad_in[bias] = GRAD_NONE;
+    }
+}
+
+/* A node whose forward also does the one behind it. What runs again in backward does so alone, and must find the same
+ * bits: such nodes are left apart. */
+static void share_forward(Tape *t) {
+    for (int i = 0; i < t->n_nodes; i++) {
+        Node *node = t->nodes[i];
+        int k;
+        if (!kernel_of(t, node)->can_take || !node->out[0] || node->again) continue;
+        Node *next = only_reader(t, node->out[0], &k);
+        if (!next || next->again || next->block != node->block || !kernel_of(t, node)->can_take(node, next)) continue;
+        node->takes = next;
+        next->taken = true;
+    }
 }
 
 /* ---- memory */
@@ -320,6 +363,7 @@ static void share_memory(Tape *t) {
             if (k < 0 || !node->out[j] || !node->in[k]) continue;
             Tensor *x = node->in[k];
             if (!x->planned || x->consumers != 1 || x->keep || x->dtype != node->out[j]->dtype) continue;
+            if (node->taken) continue;
             if (node->live && node->backward_reads_in >> k & 1) continue;
             if ((x->again == INT32_MAX) != (node->out[j]->again == INT32_MAX)) continue; /* it must outlive this node */
             if (!output_needed_backward(t, x)) node->out[j]->shares = x;
@@ -359,6 +403,7 @@ static void plan_lifetimes(Tape *t) {
             if (backward && y) touch(y->grad, s);
         }
         for (int k = 0; k < node->n_saved; k++) touch(node->saved[k], s);
+        for (int j = 0; forward && node->takes && j < node->takes->n_out; j++) touch(node->takes->out[j], s);
     }
     for (int i = 0; i < t->n_tensors; i++) {
         Tensor *x = t->tensors[i];
@@ -438,12 +483,14 @@ Status tape_plan(Tape *t) {
         return FAIL(TANE_EINTERNAL, "tape_plan: a tape with gradients has no loss");
     t->threads = omp_get_max_threads();
     TRY_RETURN(plan_gradients(t));
+    share_sums(t);
     for (int i = 0; i < t->n_nodes; i++) {
         Node *node = t->nodes[i];
         TRY_RETURN(t->device->kernels[node->op]->plan(node));
         if (node->scratch_bytes > t->scratch) t->scratch = node->scratch_bytes;
     }
     choose_recompute(t);
+    share_forward(t);
     TRY_RETURN(plan_steps(t));
     share_memory(t);
     plan_lifetimes(t);

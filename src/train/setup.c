@@ -110,6 +110,16 @@ static Status compute_dtype(Trainer *t, DType *dtype) {
     return TANE_OK;
 }
 
+/* The CPU's kernels add up gradients in fp32 only. */
+static Status check_states(const Trainer *t, DType dtype) {
+    if (!is(t->o->optimizer_states, "bf16")) return TANE_OK;
+    if (t->device->host)
+        return FAIL(TANE_EUNSUPPORTED, "optimizer_states=bf16 needs a GPU, and this run is on the CPU; use fp32");
+    if (dtype != DTYPE_BF16)
+        return FAIL(TANE_EINVAL, "optimizer_states=bf16 needs compute_dtype=bf16, not %s", dtype_name(dtype));
+    return TANE_OK;
+}
+
 static Status new_model(Trainer *t, DType dtype) {
     const TrainOptions *o = t->o;
     ModelConfig c;
@@ -137,6 +147,7 @@ static Status load_model(Trainer *t) {
     const TrainOptions *o = t->o;
     DType dtype;
     TRY_RETURN(compute_dtype(t, &dtype));
+    TRY_RETURN(check_states(t, dtype));
     if (!o->model) return new_model(t, dtype);
     ModelConfig config, *c = &config;
     TRY_RETURN(model_config_read(c, o->model));
@@ -350,9 +361,11 @@ Status trainer_prepare(Trainer *t, OptionSet *set, const char *recipe_path, cons
     /* Planned without memory, so that what does not fit is known before anything is taken. */
     OptimizerOptions options = optimizer_options(t);
     optimizer_declare(t->model, &options);
+    t->device->rehearsing = true;
     TRY(record_tapes(t));
     TRY(fill_plan(t));
 out:
+    if (t->device) t->device->rehearsing = false;
     if (st != TANE_OK) trainer_release(t);
     return st;
 }

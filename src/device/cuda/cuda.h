@@ -23,12 +23,12 @@ extern "C" {
 }
 
 /* What a kernel found wrong, in memory that both sides see: the first finder wins. device_sync turns it into an error. */
-enum CudaFaultCode { FAULT_NONE, FAULT_TOKEN, FAULT_POSITION, FAULT_LABEL, FAULT_CACHE, FAULT_AT, FAULT_STARTS };
+enum CudaFaultCode { FAULT_NONE, FAULT_TOKEN, FAULT_POSITION, FAULT_CONTEXT, FAULT_LABEL, FAULT_CACHE, FAULT_AT, FAULT_STARTS };
 typedef struct CudaFault {
     int code;
-    int row, place; /* where in the ids */
+    int row, place; /* where in the ids; FAULT_CACHE: place is the number of new tokens */
     int value;      /* what stood there */
-    int limit;      /* what it should have been below */
+    int limit;      /* what it should have been below; FAULT_STARTS: at least */
 } CudaFault;
 
 typedef struct CudaDevice {
@@ -69,16 +69,19 @@ Status cuda_join(CudaDevice *d);
 /* More than 48 KiB of shared memory for a kernel. */
 Status cuda_shared_memory(const void *kernel, size_t bytes);
 
-/* CUDA's row of an op: `extern "C" const OpKernel cuda_NAME`. */
+/* CUDA's row of an op: `extern "C" const OpKernel cuda_NAME`. CUDA_KERNEL_SHARING also names what it can do for its
+ * neighbours (see OpKernel). */
 #define CUDA_KERNEL(op, plan_, forward_, backward_) CUDA_KERNEL_RECOMPUTE(op, plan_, forward_, backward_, NULL)
 #define CUDA_KERNEL_RECOMPUTE(op, plan_, forward_, backward_, recompute_)                                              \
+    CUDA_KERNEL_SHARING(op, plan_, forward_, backward_, recompute_, 0, 0, NULL)
+#define CUDA_KERNEL_SHARING(op, plan_, forward_, backward_, recompute_, bias_, sums_in_, can_take_)                    \
     static_assert(OP_DIFF_##op, "ops.def says that " #op " has no gradient");                                          \
     extern "C" const OpKernel cuda_##op;                                                                               \
-    const OpKernel cuda_##op = {#op, plan_, forward_, backward_, recompute_};
+    const OpKernel cuda_##op = {#op, plan_, forward_, backward_, recompute_, bias_, sums_in_, can_take_};
 #define CUDA_KERNEL_NODIFF(op, plan_, forward_)                                                                        \
     static_assert(!OP_DIFF_##op, "ops.def says that " #op " has a gradient");                                          \
     extern "C" const OpKernel cuda_##op;                                                                               \
-    const OpKernel cuda_##op = {#op, plan_, forward_, NULL, NULL};
+    const OpKernel cuda_##op = {#op, plan_, forward_, NULL, NULL, 0, 0, NULL};
 
 /* Calls f<T>(...) for the element type: expressions in an op's functions, e.g.
  *     return CUDA_BY_TYPE(x->dtype, launch, node, run);

@@ -4,7 +4,7 @@
  * handed over as C^T = op(B)^T op(A)^T: our B is its first operand, our A its second, and its rows of C are our N
  * columns, which is where its bias epilogue adds the bias.
  *
- * A plan asks the heuristic once and keeps its first answer. Algorithms that split K may only sum the parts in fp32 in
+ * A plan asks the heuristic once and keeps its first answer, or the fastest equal one. Algorithms that split K may only sum the parts in fp32 in
  * a separate pass: this keeps a fixed order and rounds once. The algorithm does not depend on beta, so one plan serves
  * `accumulate` or not. Base pointers are taken to be 16-byte aligned, as whole tensors are; a call with others (a slice
  * of columns), and one on the side stream with its smaller workspace, asks the heuristic again, once.
@@ -88,6 +88,7 @@ struct Matmul {
     MatmulShape shape;
     MatmulMode mode;
     QuantizeMode quantize;
+    bool tuned; /* the search for the fastest algorithm is over */
     Choice choice[2][2]; /* [PointerCare][on the side stream]; all but the first are made when they are first needed */
     Matmul *next;
 };
@@ -200,8 +201,11 @@ static Status describe(CudaDevice *d, const Matmul *m, Choice *c, PointerCare ca
     return TANE_OK;
 }
 
+enum { CANDIDATES = 12 };
+
+/* The heuristic's answers, at most `most`, the best first by its own judgement. */
 static Status ask_heuristic(CudaDevice *d, const Matmul *m, Choice *c, PointerCare care, bool side,
-                            cublasLtMatmulPreference_t preference) {
+                            cublasLtMatmulPreference_t preference, int most, cublasLtMatmulAlgo_t *algos, int *n) {
     const MatmulShape *s = &m->shape;
     uint32_t a = m->quantize ? 16 : row_alignment(s->lda, s->type, care);
     uint32_t b = m->quantize ? 16 : row_alignment(s->ldb, s->type, care);
@@ -214,17 +218,135 @@ static Status ask_heuristic(CudaDevice *d, const Matmul *m, Choice *c, PointerCa
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a));
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out));
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out));
-    cublasLtMatmulHeuristicResult_t result;
+    cublasLtMatmulHeuristicResult_t results[CANDIDATES];
     int found = 0;
+    *n = 0;
     cublasStatus_t status = lt.MatmulAlgoGetHeuristic(d->matmul_cache->handle, c->desc, c->first, c->second, c->result,
-                                                      c->result, preference, 1, &result, &found);
+                                                      c->result, preference, most, results, &found);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return TANE_OK;
     if (status != CUBLAS_STATUS_SUCCESS)
         return FAIL(TANE_EINTERNAL, "cuBLASLt: %s, asked for a product of (%lld, %lld) and (%lld, %lld)",
                     lt.GetStatusString(status), (long long)s->m, (long long)s->k, (long long)s->k, (long long)s->n);
-    c->found = found > 0 && result.state == CUBLAS_STATUS_SUCCESS;
-    if (c->found) c->algo = result.algo;
+    for (int i = 0; i < found; i++)
+        if (results[i].state == CUBLAS_STATUS_SUCCESS) algos[(*n)++] = results[i].algo;
     return TANE_OK;
+}
+
+static Status candidates(CudaDevice *d, const Matmul *m, Choice *c, PointerCare care, bool side, int most,
+                         cublasLtMatmulAlgo_t *algos, int *n) {
+    cublasLtMatmulPreference_t preference;
+    LT_TRY(lt.MatmulPreferenceCreate(&preference));
+    Status st = ask_heuristic(d, m, c, care, side, preference, most, algos, n);
+    lt.MatmulPreferenceDestroy(preference);
+    return st;
+}
+
+/* ---- the fastest of those that compute the same bits
+ *
+ * Most of the library's kernels for a shape add along K in the same order and differ in how they cut up C; those that do
+ * not are found out on random values and left alone. */
+
+static const double TUNE_FROM = 2e9; /* operations: smaller products are bound by their launch */
+enum { TUNE_RUNS = 4 };
+
+typedef struct Tuning {
+    char *memory, *a, *b, *bias, *expected, *found;
+    size_t c_bytes;
+    int *differs; /* on the device */
+    cudaEvent_t begin, end;
+} Tuning;
+
+__global__ static void tune_fill(void *to, DType type, size_t n) {
+    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x) {
+        uint32_t h = (uint32_t)i * 2654435761u;
+        h = (h ^ h >> 15) * 2246822519u;
+        float x = (float)(h ^ h >> 13) * 0x1p-32f - 0.5f;
+        if (type == DTYPE_F32) ((float *)to)[i] = x;
+        else if (type == DTYPE_BF16) ((__nv_bfloat16 *)to)[i] = __float2bfloat16(x);
+        else ((__half *)to)[i] = __float2half(x);
+    }
+}
+
+__global__ static void tune_compare(const uint16_t *x, const uint16_t *y, size_t n, int *differs) {
+    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x)
+        if (x[i] != y[i]) *differs = 1;
+}
+
+/* False: there is no room for it now; the heuristic's first choice it is then, which computes the same. */
+static bool tune_open(CudaDevice *d, const MatmulShape *s, Tuning *t) {
+    size_t a = (size_t)((s->trans_a ? s->k : s->m) * s->lda), b = (size_t)((s->trans_b ? s->n : s->k) * s->ldb);
+    size_t size = dtype_size(s->type), c = cuda_align((size_t)(s->m * s->ldc) * dtype_size(s->out_type));
+    size_t bytes = cuda_align(a * size) + cuda_align(b * size) + cuda_align((size_t)s->n * size) + 2 * c + 256;
+    memset(t, 0, sizeof *t);
+    if (cudaMalloc(&t->memory, bytes) != cudaSuccess || cudaEventCreate(&t->begin) != cudaSuccess ||
+        cudaEventCreate(&t->end) != cudaSuccess) {
+        cudaGetLastError();
+        return false;
+    }
+    t->a = t->memory;
+    t->b = t->a + cuda_align(a * size);
+    t->bias = t->b + cuda_align(b * size);
+    t->expected = t->bias + cuda_align((size_t)s->n * size);
+    t->found = t->expected + c;
+    t->differs = (int *)(t->found + c);
+    t->c_bytes = c;
+    cudaMemsetAsync(t->expected, 0, 2 * c + 256, d->stream); /* what lies between rows is equal */
+    tune_fill<<<512, 256, 0, d->stream>>>(t->a, s->type, a);
+    tune_fill<<<512, 256, 0, d->stream>>>(t->b, s->type, b);
+    tune_fill<<<8, 256, 0, d->stream>>>(t->bias, s->type, (size_t)s->n);
+    return cudaGetLastError() == cudaSuccess;
+}
+
+static void tune_close(Tuning *t) {
+    cudaFree(t->memory);
+    if (t->begin) cudaEventDestroy(t->begin);
+    if (t->end) cudaEventDestroy(t->end);
+}
+
+static bool tune_run(CudaDevice *d, const Choice *c, const cublasLtMatmulAlgo_t *algo, const Tuning *t, char *out) {
+    float one = 1.0f, zero = 0.0f;
+    return lt.Matmul(d->matmul_cache->handle, c->desc, &one, t->b, c->first, t->a, c->second, &zero, out, c->result, out,
+                     c->result, algo, d->workspace, d->workspace_bytes, d->stream) == CUBLAS_STATUS_SUCCESS;
+}
+
+/* Milliseconds of an algorithm; infinite where it fails or computes other bits. */
+static float tune_time(CudaDevice *d, const Choice *c, const cublasLtMatmulAlgo_t *algo, const Tuning *t) {
+    int differs = 0;
+    float ms = INFINITY;
+    if (!tune_run(d, c, algo, t, t->found)) return ms;
+    tune_compare<<<512, 256, 0, d->stream>>>((const uint16_t *)t->expected, (const uint16_t *)t->found, t->c_bytes / 2,
+                                             t->differs);
+    cudaMemcpyAsync(&differs, t->differs, sizeof differs, cudaMemcpyDeviceToHost, d->stream);
+    cudaMemsetAsync(t->differs, 0, sizeof differs, d->stream);
+    if (cudaStreamSynchronize(d->stream) != cudaSuccess || differs) return ms;
+    cudaEventRecord(t->begin, d->stream);
+    for (int i = 0; i < TUNE_RUNS; i++) tune_run(d, c, algo, t, t->found);
+    cudaEventRecord(t->end, d->stream);
+    if (cudaEventSynchronize(t->end) != cudaSuccess || cudaEventElapsedTime(&ms, t->begin, t->end) != cudaSuccess)
+        return INFINITY;
+    return ms;
+}
+
+static void tune(CudaDevice *d, const Matmul *m, Choice *c, const cublasLtMatmulAlgo_t *algos, int n) {
+    const MatmulShape *s = &m->shape;
+    Tuning t;
+    if (!tune_open(d, s, &t)) {
+        tune_close(&t);
+        return;
+    }
+    if (s->epilogue == EPILOGUE_BIAS) set<void *>(c->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, t.bias);
+    if (tune_run(d, c, &algos[0], &t, t.expected)) {
+        float best = tune_time(d, c, &algos[0], &t);
+        for (int i = 1; i < n; i++) {
+            float ms = tune_time(d, c, &algos[i], &t);
+            if (ms >= 0.98f * best) continue;
+            best = ms;
+            c->algo = algos[i];
+        }
+    }
+    cudaStreamSynchronize(d->stream);
+    cudaGetLastError();
+    tune_close(&t);
 }
 
 static Status choose(CudaDevice *d, Matmul *m, PointerCare care, bool side) {
@@ -236,17 +358,32 @@ static Status choose(CudaDevice *d, Matmul *m, PointerCare care, bool side) {
     bool known = false;
     TRY_RETURN(describe(d, m, c, care, &known));
     if (!known) return TANE_OK;
-    cublasLtMatmulPreference_t preference;
-    LT_TRY(lt.MatmulPreferenceCreate(&preference));
-    Status st = ask_heuristic(d, m, c, care, side, preference);
-    lt.MatmulPreferenceDestroy(preference);
-    return st;
+    cublasLtMatmulAlgo_t algos[CANDIDATES];
+    int n;
+    TRY_RETURN(candidates(d, m, c, care, side, 1, algos, &n));
+    c->found = n > 0;
+    if (c->found) c->algo = algos[0];
+    return TANE_OK;
+}
+
+/* Once for each plan that will run, as soon as there is nothing in its way. */
+static Status search(CudaDevice *d, Matmul *m) {
+    const MatmulShape *s = &m->shape;
+    Choice *c = &m->choice[POINTERS_ALIGNED][false];
+    if (!s->tune || m->tuned || d->base.rehearsing || d->capturing) return TANE_OK;
+    m->tuned = true;
+    if (m->quantize || !c->found || 2.0 * (double)s->m * (double)s->n * (double)s->k < TUNE_FROM) return TANE_OK;
+    cublasLtMatmulAlgo_t algos[CANDIDATES];
+    int n;
+    TRY_RETURN(candidates(d, m, c, POINTERS_ALIGNED, false, CANDIDATES, algos, &n));
+    if (n > 1) tune(d, m, c, algos, n);
+    return TANE_OK;
 }
 
 static bool same_shape(const MatmulShape *p, const MatmulShape *q) {
     return p->m == q->m && p->n == q->n && p->k == q->k && p->type == q->type && p->out_type == q->out_type &&
            p->trans_a == q->trans_a && p->trans_b == q->trans_b && p->lda == q->lda && p->ldb == q->ldb &&
-           p->ldc == q->ldc && p->epilogue == q->epilogue && p->fp8 == q->fp8;
+           p->ldc == q->ldc && p->epilogue == q->epilogue && p->fp8 == q->fp8 && p->tune == q->tune;
 }
 
 /* How this product could go through 8 bits; the library has the last word. */
@@ -273,7 +410,7 @@ Status matmul_plan(CudaDevice *d, const MatmulShape *shape, const Matmul **out) 
     for (const Matmul *m = *bucket; m; m = m->next)
         if (m->mode == d->base.matmul && same_shape(&m->shape, shape)) {
             *out = m;
-            return TANE_OK;
+            return search(d, (Matmul *)m); /* const to callers only */
         }
     if (!cuda_is_float(shape->type) || (shape->out_type != DTYPE_F32 && shape->out_type != shape->type))
         return FAIL(TANE_EUNSUPPORTED, "no matrix product of %s with results in %s", dtype_name(shape->type),
@@ -290,7 +427,7 @@ Status matmul_plan(CudaDevice *d, const MatmulShape *shape, const Matmul **out) 
     m->next = *bucket;
     *bucket = m;
     *out = m;
-    return TANE_OK;
+    return search(d, m);
 }
 
 /* -------------------------------------------------------------------------------------------- without cuBLASLt */

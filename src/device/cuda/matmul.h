@@ -1,6 +1,7 @@
 /* Matrix products on the GPU through cuBLASLt: C (+)= op(A) op(B) (+ bias), row-major, as device/gemm.h has them on the
- * CPU. The algorithm is chosen when the product is planned, by the library's heuristic for exactly these shapes: never
- * by timing, so that two runs on one GPU model compute the same bits. All chosen algorithms are deterministic. */
+ * CPU. The algorithm is chosen when the product is planned: the first that the library's heuristic names for exactly these
+ * shapes or, where that is worth the search, the fastest among those that compute the same bits as the first. So two runs
+ * on one GPU model compute the same, whatever a stopwatch says. All algorithms are deterministic. */
 #ifndef DEVICE_CUDA_MATMUL_H
 #define DEVICE_CUDA_MATMUL_H
 
@@ -17,6 +18,7 @@ typedef struct MatmulShape {
     int64_t lda, ldb, ldc; /* elements between rows as stored */
     MatmulEpilogue epilogue; /* BIAS: adds a bias (N) of `type` */
     bool fp8;              /* A and B are rounded to e4m3 on the way, where the device's mode and shapes allow */
+    bool tune;             /* runs in every step of a training: worth a search for the fastest algorithm */
 } MatmulShape;
 
 typedef struct Matmul Matmul; /* a planned product */

@@ -7,16 +7,16 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-
 Rng rig_rng = {.key = 20261122};
 
-void rig_new(Rig *r, const OpKernel *const *kernels, DType dtype, bool with_grad) {
-    *r = (Rig){.dtype = dtype, .with_grad = with_grad};
-    assert_ok(tape_new(&r->tape, kernels, with_grad));
+void rig_new(Rig *r, Device *device, DType dtype, bool with_grad) {
+    *r = (Rig){.device = device, .dtype = dtype, .with_grad = with_grad};
+    assert_ok(tape_new(&r->tape, device, with_grad));
 }
 
 void rig_free(Rig *r) {
     tape_free(r->tape);
+    for (RigBlock *block = r->blocks; block; block = block->next) device_release(r->device, block->memory);
     arena_release(&r->arena);
     if (r->map) munmap(r->map, r->map_size);
     *r = (Rig){0};
@@ -37,17 +37,71 @@ float *rig_normal(Rig *r, int64_t n, float scale) {
     return x;
 }
 
-static void store(DType dtype, void *to, const float *from, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        if (dtype == DTYPE_BF16) ((uint16_t *)to)[i] = f32_to_bf16(from[i]);
-        else ((float *)to)[i] = from[i];
+/* ---- to and from the device */
+
+/* x[0..n) as another type, in the rig's arena. */
+static void *narrowed(Rig *r, DType dtype, const float *x, int64_t n) {
+    if (dtype == DTYPE_F32) return copy(r, x, (size_t)n, sizeof *x);
+    uint16_t *to = copy(r, NULL, (size_t)n, sizeof *to);
+    for (int64_t i = 0; i < n; i++) to[i] = dtype == DTYPE_BF16 ? f32_to_bf16(x[i]) : f32_to_f16(x[i]);
+    return to;
+}
+
+static void widen(DType dtype, const void *from, float *to, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        to[i] = dtype == DTYPE_F32    ? ((const float *)from)[i]
+                : dtype == DTYPE_BF16 ? bf16_to_f32(((const uint16_t *)from)[i])
+                : dtype == DTYPE_F16  ? f16_to_f32(((const uint16_t *)from)[i])
+                                      : (float)((const int32_t *)from)[i];
+}
+
+static void *device_block(Rig *r, size_t bytes) {
+    RigBlock *block;
+    assert_ok(ARENA_NEW(&r->arena, &block));
+    assert_ok(device_alloc(r->device, &block->memory, bytes));
+    block->next = r->blocks;
+    r->blocks = block;
+    return block->memory;
+}
+
+/* On the CPU exactly as long as it must be, so that sanitizers see what lies behind it. */
+void rig_place(Rig *r, Tensor *x) {
+    x->data = r->device->host ? copy(r, NULL, 1, tensor_bytes(x)) : device_block(r, tensor_bytes(x));
+}
+
+void rig_upload(Rig *r, Tensor *x, const void *from) {
+    assert_ok(device_upload(r->device, x->data, from, tensor_bytes(x)));
+}
+
+/* The first bytes from here, the rest from each other. */
+static void fill(Device *d, void *to, int byte, size_t bytes) {
+    char first[65536];
+    memset(first, byte, sizeof first);
+    size_t done = bytes < sizeof first ? bytes : sizeof first;
+    assert_ok(device_upload(d, to, first, done));
+    for (size_t n; done < bytes; done += n) {
+        n = bytes - done < done ? bytes - done : done;
+        assert_ok(device_copy(d, (char *)to + done, to, n));
     }
 }
 
-/* The caller's own data is exactly as long as it must be, so that sanitizers see what lies behind it. */
+void rig_fill(Rig *r, Tensor *x, int byte) { fill(r->device, x->data, byte, tensor_bytes(x)); }
+
+void *rig_download(Rig *r, const Tensor *x) {
+    void *to = copy(r, NULL, 1, tensor_bytes(x));
+    assert_ok(device_download(r->device, to, x->data, tensor_bytes(x)));
+    return to;
+}
+
+void rig_set(Rig *r, RigInput *in, const float *values) {
+    rig_upload(r, in->param, narrowed(r, in->param->dtype, values, in->n));
+}
+
+/* ---- recording */
+
 static Tensor *external(Rig *r, const char *name, DType dtype, int rank, const int64_t *shape) {
     Tensor *x = tape_external(r->tape, name, dtype, rank, shape);
-    if (x) x->data = copy(r, NULL, 1, tensor_bytes(x));
+    if (x) rig_place(r, x);
     return x;
 }
 
@@ -59,21 +113,25 @@ Tensor *rig_param(Rig *r, const char *name, int rank, const int64_t *shape, cons
     snprintf(in->name, sizeof in->name, "%s", name);
     in->param = w;
     in->n = tensor_count(w);
-    w->data = copy(r, NULL, 1, tensor_bytes(w));
-    store(r->dtype, w->data, values, in->n);
-    if (w->grad) w->grad->data = in->grad = rig_array(r, in->n);
+    rig_place(r, w);
+    rig_set(r, in, values);
+    if (!w->grad) return w;
+    in->grad = rig_array(r, in->n);
+    w->grad->dtype = r->grad_dtype;
+    if (r->device->host) w->grad->data = in->grad;
+    else rig_place(r, w->grad);
     return w;
 }
 
 Tensor *rig_ints(Rig *r, const char *name, int rank, const int64_t *shape, const int32_t *values) {
     Tensor *x = external(r, name, DTYPE_I32, rank, shape);
-    memcpy(x->data, values, tensor_bytes(x));
+    rig_upload(r, x, values);
     return x;
 }
 
 Tensor *rig_floats(Rig *r, const char *name, int rank, const int64_t *shape, const float *values) {
     Tensor *x = external(r, name, DTYPE_F32, rank, shape);
-    memcpy(x->data, values, tensor_bytes(x));
+    rig_upload(r, x, values);
     return x;
 }
 
@@ -97,15 +155,20 @@ void rig_output(Rig *r, const char *name, Tensor *x, const float *seed) {
     out->n = tensor_count(x);
     x->keep = true;
     if (!seed || !r->with_grad) return;
-    out->seed = copy(r, seed, (size_t)out->n, sizeof *seed);
     out->grad = tape_seed(r->tape, x);
     assert_non_null(out->grad);
+    out->seed = narrowed(r, out->grad->dtype, seed, out->n);
 }
 
 void rig_ready(Rig *r) {
     assert_ok(tape_plan(r->tape));
     size_t page = (size_t)sysconf(_SC_PAGESIZE), inner;
     r->bytes = tape_bytes(r->tape);
+    if (!r->device->host) {
+        r->memory = device_block(r, r->bytes);
+        assert_ok(tape_bind(r->tape, r->memory));
+        return;
+    }
     inner = (r->bytes + page - 1) / page * page;
     r->map_size = inner + 2 * page;
     r->map = mmap(NULL, r->map_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -115,17 +178,27 @@ void rig_ready(Rig *r) {
     assert_ok(tape_bind(r->tape, r->memory));
 }
 
-void rig_poison(Rig *r) { memset(r->memory, 0xff, r->bytes); } /* NaN in every float type */
+void rig_poison(Rig *r) { fill(r->device, r->memory, 0xff, r->bytes); } /* NaN in every float type */
+
+static void fetch_grads(Rig *r) {
+    for (int i = 0; i < r->n_in; i++) {
+        const Tensor *grad = r->in[i].param->grad;
+        if (!r->in[i].grad || grad->data == r->in[i].grad) continue;
+        widen(grad->dtype, rig_download(r, grad), r->in[i].grad, r->in[i].n);
+    }
+}
 
 Status rig_try(Rig *r, const TapeRun *run) {
     rig_poison(r);
-    if (!run->accumulate)
-        for (int i = 0; i < r->n_in; i++)
-            if (r->in[i].grad) memset(r->in[i].grad, 0xff, (size_t)r->in[i].n * sizeof(float));
+    for (int i = 0; i < r->n_in && !run->accumulate; i++)
+        if (r->in[i].grad) rig_fill(r, r->in[i].param->grad, 0xff);
     TRY_RETURN(tape_forward(r->tape, run));
     for (int i = 0; i < r->n_out; i++)
-        if (r->out[i].grad) store(r->out[i].grad->dtype, r->out[i].grad->data, r->out[i].seed, r->out[i].n);
-    return r->with_grad ? tape_backward(r->tape, run) : TANE_OK;
+        if (r->out[i].grad) rig_upload(r, r->out[i].grad, r->out[i].seed);
+    if (r->with_grad) TRY_RETURN(tape_backward(r->tape, run));
+    TRY_RETURN(device_sync(r->device));
+    fetch_grads(r);
+    return TANE_OK;
 }
 
 void rig_run(Rig *r, const TapeRun *run) { assert_ok(rig_try(r, run)); }
@@ -142,13 +215,7 @@ float *rig_values(Rig *r, const char *name) {
         const RigOutput *out = &r->out[i];
         if (strcmp(out->name, name)) continue;
         float *x = rig_array(r, out->n);
-        for (int64_t e = 0; e < out->n; e++) {
-            const void *data = out->tensor->data;
-            DType type = out->tensor->dtype;
-            x[e] = type == DTYPE_F32    ? ((const float *)data)[e]
-                   : type == DTYPE_BF16 ? bf16_to_f32(((const uint16_t *)data)[e])
-                                        : (float)((const int32_t *)data)[e];
-        }
+        widen(out->tensor->dtype, rig_download(r, out->tensor), x, out->n);
         return x;
     }
     fail_msg("the test has no output %s", name);

@@ -11,6 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "ops/backend.h"
+
 /* ---- the folder of a test --------------------------------------------------------------------------------------- */
 
 static char folder[256];
@@ -101,6 +103,60 @@ static bool long_tier(void) {
 }
 int test_rounds(int usual) { return long_tier() ? 20 * usual : usual; }
 size_t test_stride(size_t usual) { return long_tier() ? 1 : usual; }
+
+/* ---- devices ----------------------------------------------------------------------------------------------------- */
+
+static const char *chosen(void) {
+    const char *name = getenv("TANE_TEST_DEVICE");
+    return name && *name ? name : "cpu";
+}
+
+static const char *const isas[] = {"base", "avx2", "avx512"};
+static Device *devices[4];
+
+static Device *open_chosen(void) {
+    Device *device;
+    if (backend_open(&device, chosen()) == TANE_OK) return device;
+    fail_msg("TANE_TEST_DEVICE: %s", err_message());
+    return NULL;
+}
+
+Device *const *test_devices(void) {
+    if (devices[0]) return devices;
+    if (!test_on_cpu()) {
+        devices[0] = open_chosen();
+        return devices;
+    }
+    for (int i = 0, n = 0; i < 3; i++) {
+        Device *device = backend_cpu_isa(isas[i]);
+        if (device) devices[n++] = device;
+        else print_message("this CPU has no %s\n", isas[i]);
+    }
+    return devices;
+}
+
+Device *test_device(void) {
+    Device *const *last = test_devices();
+    while (last[1]) last++;
+    return *last;
+}
+
+bool test_on_cpu(void) { return !strcmp(chosen(), "cpu"); }
+const char *test_device_name(void) { return chosen(); }
+
+const char *test_device_title(const Device *device) {
+    static char title[64];
+    snprintf(title, sizeof title, "%s", device->name);
+    for (int i = 0; i < 3; i++)
+        if (device == backend_cpu_isa(isas[i])) snprintf(title, sizeof title, "cpu (%s)", isas[i]);
+    return title;
+}
+
+void test_cpu_only(const char *why) {
+    if (test_on_cpu()) return;
+    print_message("not on %s: %s\n", chosen(), why);
+    skip();
+}
 
 /* ---- statuses --------------------------------------------------------------------------------------------------- */
 

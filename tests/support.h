@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "device/device.h"
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, test_setup, test_teardown)
 int test_setup(void **state);
@@ -36,6 +37,18 @@ char *test_read(const char *path, size_t *n);
 int test_rounds(int usual);
 /* Every how many-th case a loop takes: all of them in the long tier. */
 size_t test_stride(size_t usual);
+
+/* ---- devices: the CPU with each instruction set that it has, the best one last; or, where the environment variable
+ * TANE_TEST_DEVICE names a device, only that one (make gpu-test). Opened once and never closed. */
+Device *const *test_devices(void); /* ends with NULL */
+Device *test_device(void);         /* the last of them */
+/* Which one, for messages: "cpu (avx2)". */
+const char *test_device_title(const Device *device);
+/* The same without opening anything (a process that forks must not): "cpu", or what TANE_TEST_DEVICE says. */
+const char *test_device_name(void);
+bool test_on_cpu(void);
+/* Skips the running test on any other device, and says why. */
+void test_cpu_only(const char *why);
 
 /* ---- statuses */
 #define assert_ok(expr) support_assert_ok((expr), #expr, __FILE__, __LINE__)

@@ -51,6 +51,7 @@ static const char *trained_model(void) {
                    {"max_position_embeddings", "16"},
                    {"max_length", "16"},
                    {"per_device_train_batch_size", "10"},
+                   {"device", "cpu"},
                    {"learning_rate", "0.005"},
                    {"max_steps", "300"},
                    {"save_strategy", "no"}};
@@ -87,7 +88,7 @@ static void train_generate_evaluate(void **state) {
     tane_model_info info;
     const char *prompts[] = {"3+3=", "9+9=", "0+0="};
     char *answers[3], seen[3][64] = {""};
-    assert_ok(tane_model_open(&model, trained_model(), "fp32"));
+    assert_ok(tane_model_open(&model, trained_model(), "fp32", "cpu"));
     tane_model_describe(model, &info);
     assert_string_equal(info.model_type, "gpt2");
     assert_string_equal(info.compute_dtype, "fp32");
@@ -133,7 +134,7 @@ static void errors(void **state) {
     tane_model *model;
     tane_run *run;
     tane_run_result result;
-    assert_error(tane_model_open(&model, test_path("nothing"), NULL), TANE_ENOTFOUND, "nothing");
+    assert_error(tane_model_open(&model, test_path("nothing"), NULL, "cpu"), TANE_ENOTFOUND, "nothing");
     assert_null(model);
     assert_string_equal(tane_error_message(), err_message());
     assert_error(tane_run_open(&run, test_path("nothing.yaml")), TANE_ENOTFOUND, "nothing.yaml");

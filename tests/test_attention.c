@@ -114,14 +114,13 @@ static const Shape shapes[] = {
 
 static void both_kernels(void **state) {
     (void)state;
-    const OpKernel *const *tables[] = {ops_cpu_isa("base"), ops_cpu_isa("avx2"), ops_cpu_isa("avx512")};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        for (int isa = 0; isa < 3; isa++)
-            for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16 && tables[isa]; dtype++) {
+        for (Device *const *device = test_devices(); *device; device++)
+            for (int dtype = DTYPE_F32; dtype <= rig_last_type(*device); dtype++) {
                 Shape s = shapes[i];
                 int64_t n = s.b * s.t * width(s), n_out = s.b * s.t * s.h * s.d;
                 Rig r;
-                rig_new(&r, tables[isa], (DType)dtype, true);
+                rig_new(&r, *device, (DType)dtype, true);
                 float *x = rig_normal(&r, n, 1.5f), *dy = rig_normal(&r, n_out, 1);
                 rounded(x, n);
                 rounded(dy, n_out);
@@ -155,12 +154,12 @@ static void documents_see_only_themselves(void **state) {
     const Shape all[] = {
         {2, 40, 4, 2, .d = 8}, {2, 63, 1, 1, 5, .window = 9}, {3, 140, 2, 1, .d = 16}, {2, 257, 2, 2, 8, .window = 40}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        for (int dtype = DTYPE_F32; dtype <= rig_last_type(test_device()); dtype++) {
             Shape s = all[i];
             int64_t n = s.b * s.t * width(s), n_out = s.b * s.t * s.h * s.d;
             int32_t starts[3 * 257];
             Rig r;
-            rig_new(&r, ops_cpu(), (DType)dtype, true);
+            rig_new(&r, test_device(), (DType)dtype, true);
             float *x = rig_normal(&r, n, 1.5f), *dy = rig_normal(&r, n_out, 1);
             rounded(x, n);
             rounded(dy, n_out);
@@ -181,7 +180,7 @@ static void documents_see_only_themselves(void **state) {
 /* Forward and gradient of rows of one document or more. */
 static void packed_run(Shape s, const float *x, const float *dy, const int32_t *starts, float *y, float *dx) {
     Rig r;
-    rig_new(&r, ops_cpu(), DTYPE_F32, true);
+    rig_new(&r, test_device(), DTYPE_F32, true);
     Tensor *in = rig_activation(&r, "x", s.b, s.t, width(s), x);
     Tensor *at = starts ? rig_ints(&r, "starts", 2, (int64_t[]){s.b, s.t}, starts) : NULL;
     rig_output(&r, "y", attention(&r, in, s, 0, at, NULL, NULL), dy);
@@ -198,7 +197,7 @@ static void packed_equals_unpacked(void **state) {
     Shape s = {1, 130, 4, 2, .d = 8};
     int64_t n = s.t * width(s), n_out = s.t * s.h * s.d;
     Rig keep;
-    rig_new(&keep, ops_cpu(), DTYPE_F32, false);
+    rig_new(&keep, test_device(), DTYPE_F32, false);
     float *x = rig_normal(&keep, n, 1), *dy = rig_normal(&keep, n_out, 1);
     float *y = rig_array(&keep, n_out), *dx = rig_array(&keep, n), *y1 = rig_array(&keep, n_out),
           *dx1 = rig_array(&keep, n);
@@ -225,7 +224,7 @@ static void wrong_starts_are_errors(void **state) {
                {{0, 0, 0, -1, 0, 0}, "row 1, position 0: start -1 is not in 0..0"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         Rig r;
-        rig_new(&r, ops_cpu(), DTYPE_F32, false);
+        rig_new(&r, test_device(), DTYPE_F32, false);
         Tensor *x = rig_activation(&r, "x", 2, 3, 12, rig_normal(&r, 72, 1));
         Tensor *starts = rig_ints(&r, "starts", 2, (int64_t[]){2, 3}, bad[i].starts);
         rig_output(&r, "y", attention(&r, x, (Shape){2, 3, 1, 1, .d = 4}, 0, starts, NULL, NULL), NULL);
@@ -248,7 +247,7 @@ static void wrong_shapes_are_errors(void **state) {
                {{2, 3, 1, 1, .d = 4}, true, true, "do not go together"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         Rig r;
-        rig_new(&r, ops_cpu(), DTYPE_F32, false);
+        rig_new(&r, test_device(), DTYPE_F32, false);
         Tensor *x = rig_activation(&r, "x", 2, 3, 12, rig_normal(&r, 72, 1));
         Tensor *starts = rig_ints(&r, "starts", 2, (int64_t[]){2, 3}, (int32_t[6]){0});
         Tensor *cache = rig_buffer(&r, "cache", 3, (int64_t[]){2, 8, 8});
@@ -262,10 +261,10 @@ static void wrong_shapes_are_errors(void **state) {
 
 /* Uniform weights (q = k = 0) and values that are unit vectors make the output show the mask: o[i][j] = mask / (i + 1).
  * One output for all heads' masks needs D = T. */
-static float *mask_of(Rig *keep, const OpKernel *const *kernels, Shape s, float p, const TapeRun *run) {
+static float *mask_of(Rig *keep, Device *device, Shape s, float p, const TapeRun *run) {
     assert_int_equal(s.d, s.t);
     Rig r;
-    rig_new(&r, kernels, DTYPE_F32, false);
+    rig_new(&r, device, DTYPE_F32, false);
     float *x = rig_array(&r, s.b * s.t * width(s)), *mask = rig_array(keep, s.b * s.h * s.t * s.t);
     for (int row = 0; row < s.b * s.t; row++)
         for (int kv = 0; kv < s.kv; kv++) x[row * width(s) + (s.h + s.kv + kv) * s.d + row % s.t] = 1;
@@ -293,8 +292,8 @@ static void dropout_masks_the_weights(void **state) {
         Shape s = all[i];
         int64_t n = s.b * s.t * width(s), n_out = s.b * s.t * s.h * s.d, kept = 0, seen = 0;
         Rig r;
-        rig_new(&r, ops_cpu(), DTYPE_F32, true);
-        float *mask = mask_of(&r, ops_cpu(), s, p, &run);
+        rig_new(&r, test_device(), DTYPE_F32, true);
+        float *mask = mask_of(&r, test_device(), s, p, &run);
         for (int row = 0; row < s.b * s.h * s.t; row++)
             for (int j = 0; j < s.t; j++) {
                 float m = mask[row * s.t + j];
@@ -331,16 +330,16 @@ static void dropout_differs_by_run_and_head(void **state) {
     Shape s = {2, 16, 2, 1, .d = 16};
     size_t one = (size_t)(s.t * s.t), bytes = (size_t)(s.b * s.h) * one * sizeof(float);
     Rig r;
-    rig_new(&r, ops_cpu(), DTYPE_F32, false);
+    rig_new(&r, test_device(), DTYPE_F32, false);
     TapeRun run = {.seed = 1, .position = 1, .training = true};
-    float *a = mask_of(&r, ops_cpu(), s, 0.5f, &run), *again = mask_of(&r, ops_cpu(), s, 0.5f, &run);
+    float *a = mask_of(&r, test_device(), s, 0.5f, &run), *again = mask_of(&r, test_device(), s, 0.5f, &run);
     assert_memory_equal(a, again, bytes);
     for (int k = 1; k < s.b * s.h; k++) assert_memory_not_equal(a, a + k * one, one * sizeof(float));
     run.position++;
-    assert_memory_not_equal(a, mask_of(&r, ops_cpu(), s, 0.5f, &run), bytes);
+    assert_memory_not_equal(a, mask_of(&r, test_device(), s, 0.5f, &run), bytes);
     run.position--;
     run.seed++;
-    assert_memory_not_equal(a, mask_of(&r, ops_cpu(), s, 0.5f, &run), bytes);
+    assert_memory_not_equal(a, mask_of(&r, test_device(), s, 0.5f, &run), bytes);
     rig_free(&r);
 }
 
@@ -349,7 +348,7 @@ static void dropout_differs_by_run_and_head(void **state) {
 /* One call over tokens from..from + t of each row, the rows' beginnings given. */
 static void step(Shape s, DType dtype, const float *x, int t, const int32_t *past, int cap, Tensor *shared, float *y) {
     Rig r;
-    rig_new(&r, ops_cpu(), dtype, false);
+    rig_new(&r, test_device(), dtype, false);
     float *part = rig_array(&r, s.b * t * width(s));
     for (int b = 0; b < s.b; b++)
         memcpy(part + b * t * width(s), x + (b * s.t + past[b]) * width(s), (size_t)(t * width(s)) * sizeof *x);
@@ -374,17 +373,17 @@ static void cache_equals_the_whole_sequence(void **state) {
                          {1, 18, 1, 1, .d = 1},
                          {3, 45, 2, 1, 8, .window = 7, .scale = 0.5}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        for (int dtype = DTYPE_F32; dtype <= rig_last_type(test_device()); dtype++) {
             Shape s = all[i];
             int cap = s.t + 3;
             int64_t n = s.b * s.t * width(s), n_out = s.b * s.t * s.h * s.d;
             Rig r;
-            rig_new(&r, ops_cpu(), (DType)dtype, false);
+            rig_new(&r, test_device(), (DType)dtype, false);
             float *x = rig_normal(&r, n, 1), *y = rig_array(&r, n_out), *want = rig_array(&r, n_out);
             rounded(x, n);
             naive(s, x, NULL, NULL, want, NULL);
             Tensor *cache = rig_buffer(&r, "cache", 3, (int64_t[]){s.b, cap, 2 * s.kv * s.d});
-            memset(cache->data, 0xff, tensor_bytes(cache)); /* what lies behind must not be read */
+            rig_fill(&r, cache, 0xff); /* what lies behind must not be read */
             memset(y, 0xff, (size_t)n_out * sizeof *y);
             int32_t past[4] = {0};
             step(s, (DType)dtype, x, s.t / 2, past, cap, cache, y); /* prefill */
@@ -404,14 +403,14 @@ static void cache_equals_the_whole_sequence(void **state) {
 static void decoding_gives_the_bits(Shape s) {
     int64_t n = s.b * s.t * width(s), n_out = s.b * s.t * s.h * s.d;
     Rig r;
-    rig_new(&r, ops_cpu(), DTYPE_F32, false);
+    rig_new(&r, test_device(), DTYPE_F32, false);
     float *x = rig_normal(&r, n, 1), *y = rig_array(&r, n_out);
     Tensor *in = rig_activation(&r, "x", s.b, s.t, width(s), x);
     rig_output(&r, "y", attention(&r, in, s, 0, NULL, NULL, NULL), NULL);
     rig_ready(&r);
     rig_run(&r, &(TapeRun){0});
     Tensor *cache = tape_external(r.tape, "cache", DTYPE_F32, 3, (int64_t[]){s.b, s.t, 2 * s.kv * s.d});
-    cache->data = rig_array(&r, tensor_count(cache));
+    rig_place(&r, cache);
     for (int32_t past[2] = {0}; past[0] < s.t; past[0]++, past[1]++) step(s, DTYPE_F32, x, 1, past, s.t, cache, y);
     assert_memory_equal(y, rig_values(&r, "y"), (size_t)n_out * sizeof *y);
     rig_free(&r);
@@ -433,7 +432,7 @@ static void a_full_cache_is_an_error(void **state) {
                {{0, INT32_MAX}, "do not fit"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         Rig r;
-        rig_new(&r, ops_cpu(), DTYPE_F32, false);
+        rig_new(&r, test_device(), DTYPE_F32, false);
         Tensor *x = rig_activation(&r, "x", 2, 2, 12, rig_normal(&r, 48, 1));
         Tensor *cache = rig_buffer(&r, "cache", 3, (int64_t[]){2, 8, 8});
         Tensor *past = rig_ints(&r, "past", 1, (int64_t[]){2}, bad[i].past);
@@ -447,7 +446,7 @@ static void a_full_cache_is_an_error(void **state) {
 static void no_gradient_through_a_cache(void **state) {
     (void)state;
     Rig r;
-    rig_new(&r, ops_cpu(), DTYPE_F32, true);
+    rig_new(&r, test_device(), DTYPE_F32, true);
     float *dy = rig_normal(&r, 16, 1);
     Tensor *x = rig_activation(&r, "x", 2, 2, 12, rig_normal(&r, 48, 1));
     Tensor *cache = rig_buffer(&r, "cache", 3, (int64_t[]){2, 8, 8});

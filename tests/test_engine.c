@@ -6,6 +6,7 @@
 
 #include "base/rng.h"
 #include "infer/engine.h"
+#include "ops/backend.h"
 #include "support.h"
 
 enum { VOCAB = 61, CONTEXT = 48 };
@@ -24,12 +25,9 @@ static Model *tiny(const char *family, DType dtype) {
     c.init_std = 0.15;
     c.tied = true;
     c.activation = strcmp(family, "llama") ? ACTIVATION_GELU_TANH : ACTIVATION_SILU;
-    assert_ok(model_new(&m, &c, dtype));
-    float *flat;
-    assert_ok(MEM_NEW_ARRAY(&flat, m->params.elements));
-    params_init(&m->params, 11, flat);
-    params_convert(&m->params, flat, m->weights, dtype);
-    mem_free(flat);
+    assert_ok(model_new(&m, &c, dtype, test_device()));
+    ParamArray weights = model_weights(m);
+    assert_ok(params_init(&m->params, 11, &weights, 1));
     return m;
 }
 
@@ -56,29 +54,38 @@ static void make_prompts(Prompts *p, int n) {
 
 /* ---- against the plain way: the whole sequence through the model for every token, no cache, no batch */
 
+/* int32 values on the test's device. (device_release) */
+static void place(Tensor *x, const int32_t *values) {
+    assert_ok(device_alloc(test_device(), &x->data, tensor_bytes(x)));
+    assert_ok(device_upload(test_device(), x->data, values, tensor_bytes(x)));
+}
+
 static void forward_once(const Model *m, const int32_t *ids, int64_t n, float *logits) {
     Tape *t;
+    Device *device = m->device;
     int64_t shape[] = {1, n};
-    int32_t positions[CONTEXT], at = (int32_t)n - 1, tokens[CONTEXT];
+    int32_t positions[CONTEXT], at = (int32_t)n - 1;
     for (int i = 0; i < n; i++) positions[i] = i;
-    memcpy(tokens, ids, (size_t)n * 4);
-    assert_ok(tape_new(&t, ops_cpu(), false));
+    assert_ok(tape_new(&t, device, false));
     Tensor *in_tokens = tape_external(t, "tokens", DTYPE_I32, 2, shape);
-    Tensor *in_at = tape_external(t, "at", DTYPE_I32, 1, shape);
+    Tensor *in_at = tape_external(t, "at", DTYPE_I32, 1, (int64_t[]){1});
     Tensor *in_positions = tape_external(t, "positions", DTYPE_I32, 2, shape);
-    in_tokens->data = tokens;
-    in_positions->data = positions;
-    in_at->data = &at;
+    place(in_tokens, ids);
+    place(in_positions, positions);
+    place(in_at, &at);
     ModelOutput out;
     model_forward(m, t, &(ModelInput){.tokens = in_tokens, .positions = in_positions}, &out);
     Tensor *y = op_logits(t, out.hidden, out.head, in_at);
     assert_ok(tape_plan(t));
     void *memory;
-    assert_ok(mem_new(&memory, tape_bytes(t), 1));
+    assert_ok(device_alloc(device, &memory, tape_bytes(t)));
     assert_ok(tape_bind(t, memory));
     assert_ok(tape_forward(t, &(TapeRun){0}));
-    memcpy(logits, y->data, VOCAB * sizeof *logits);
-    mem_free(memory);
+    assert_ok(device_download(device, logits, y->data, VOCAB * sizeof *logits));
+    device_release(device, memory);
+    device_release(device, in_tokens->data);
+    device_release(device, in_positions->data);
+    device_release(device, in_at->data);
     tape_free(t);
 }
 
@@ -187,6 +194,7 @@ static void test_answers_do_not_depend_on_company(void **state) {
 
 static void test_answers_do_not_depend_on_threads(void **state) {
     (void)state;
+    test_cpu_only("it has no threads to choose");
     static Prompts p;
     static EngineResult one[80], two[80];
     Arena arena = {0};
@@ -283,11 +291,13 @@ static void test_nan_weights(void **state) {
     Model *m = tiny("llama", DTYPE_F32);
     make_prompts(&p, 20);
     assert_ok(engine_new(&e, m, 8, 0));
-    float *w = m->weights, kept = w[VOCAB * 48 + 100];
-    w[VOCAB * 48 + 100] = NAN; /* in the first layer, behind the embedding: every row meets it */
+    float *w = (float *)m->weights + VOCAB * 48 + 100, kept, broken = NAN;
+    assert_ok(device_download(m->device, &kept, w, sizeof kept));
+    /* in the first layer, behind the embedding: every row meets it */
+    assert_ok(device_upload(m->device, w, &broken, sizeof broken));
     assert_error(engine_generate(e, p.request, 20, &arena, result, NULL, NULL), TANE_ENUMERIC, "NaN");
     /* The engine reads the weights where they are. */
-    w[VOCAB * 48 + 100] = kept;
+    assert_ok(device_upload(m->device, w, &kept, sizeof kept));
     assert_ok(engine_generate(e, p.request, 20, &arena, result, NULL, NULL));
     check_answer(m, &p.request[5], &result[5], 1e-4);
     engine_free(e);
@@ -367,6 +377,7 @@ static void test_tokens_come_one_by_one(void **state) {
 
 static void test_engine_bytes_is_what_it_takes(void **state) {
     (void)state;
+    test_cpu_only("a driver's own allocations cannot be counted");
     static Prompts p;
     Arena arena = {0};
     static EngineResult result[80];
@@ -401,7 +412,7 @@ static Status load_and_generate(void *ctx) {
     EngineRequest r[2] = {{.prompt = ids, .n_prompt = 5, .max_new_tokens = 3, .sampling = {.top_p = 1}},
                           {.prompt = ids, .n_prompt = 2, .max_new_tokens = 3, .sampling = {.top_p = 1}}};
     EngineResult result[2];
-    TRY(model_open(&m, folder, DTYPE_F32));
+    TRY(model_open(&m, folder, DTYPE_F32, backend_cpu()));
     TRY(engine_new(&e, m, 2, 0));
     TRY(engine_generate(e, r, 2, &arena, result, NULL, NULL));
     assert_int_equal(result[0].n, 3);
@@ -414,62 +425,69 @@ out:
 
 static void test_memory_runs_out(void **state) {
     (void)state;
+    test_cpu_only("a driver's own allocations cannot be made to fail");
     Model *m = tiny("gpt2", DTYPE_F32);
-    assert_ok(model_save(m, m->weights, DTYPE_F32, test_dir()));
+    ParamArray weights = model_weights(m);
+    assert_ok(model_save(m, &weights, DTYPE_F32, test_dir()));
     model_free(m);
     omp_set_num_threads(1);
     assert_true(test_fail_allocations(load_and_generate, (void *)test_dir()) > 50);
 }
 
-/* ---- the op, on every instruction set */
+/* ---- the op, on every device */
+
+static void check_logits_op(Device *device, DType type) {
+    enum { B = 5, T = 3, C = 37, V = 19 };
+    float x[B * T * C], w[V * C], y[B * V];
+    uint16_t xh[B * T * C], wh[V * C];
+    int32_t at_data[B] = {0, 2, 1, 2, 0};
+    Rng rng = {.key = 9};
+    for (int k = 0; k < B * T * C; k++) x[k] = bf16_to_f32(xh[k] = f32_to_bf16(rng_normal(&rng)));
+    for (int k = 0; k < V * C; k++) w[k] = bf16_to_f32(wh[k] = f32_to_bf16(rng_normal(&rng)));
+    Tape *t;
+    assert_ok(tape_new(&t, device, false));
+    Tensor *in[] = {tape_external(t, "x", type, 3, (int64_t[]){B, T, C}),
+                    tape_external(t, "w", type, 2, (int64_t[]){V, C}),
+                    tape_external(t, "at", DTYPE_I32, 1, (int64_t[]){B})};
+    const void *values[] = {type == DTYPE_BF16 ? (void *)xh : x, type == DTYPE_BF16 ? (void *)wh : w, at_data};
+    for (int i = 0; i < 3; i++) {
+        assert_ok(device_alloc(device, &in[i]->data, tensor_bytes(in[i])));
+        assert_ok(device_upload(device, in[i]->data, values[i], tensor_bytes(in[i])));
+    }
+    Tensor *out = op_logits(t, in[0], in[1], in[2]);
+    assert_ok(tape_plan(t));
+    void *memory;
+    assert_ok(device_alloc(device, &memory, tape_bytes(t)));
+    assert_ok(tape_bind(t, memory));
+    assert_ok(tape_forward(t, &(TapeRun){0}));
+    assert_ok(device_download(device, y, out->data, sizeof y));
+    for (int b = 0; b < B; b++)
+        for (int v = 0; v < V; v++) {
+            double sum = 0;
+            for (int c = 0; c < C; c++) sum += (double)x[(b * T + at_data[b]) * C + c] * (double)w[v * C + c];
+            assert_float_equal(y[b * V + v], sum, 1e-4);
+        }
+    at_data[3] = T;
+    assert_ok(device_upload(device, in[2]->data, at_data, sizeof at_data));
+    Status st = tape_forward(t, &(TapeRun){0});
+    assert_error(st == TANE_OK ? device_sync(device) : st, TANE_EINVAL, "token 3 of row 3");
+    device_release(device, memory);
+    for (int i = 0; i < 3; i++) device_release(device, in[i]->data);
+    tape_free(t);
+}
 
 static void test_logits_op(void **state) {
     (void)state;
-    static const char *const isas[] = {"base", "avx2", "avx512"};
-    enum { B = 5, T = 3, C = 37, V = 19 };
-    for (int i = 0; i < 3; i++) {
-        const OpKernel *const *kernels = ops_cpu_isa(isas[i]);
-        if (!kernels) continue;
-        for (int half = 0; half < 2; half++) {
-            DType type = half ? DTYPE_BF16 : DTYPE_F32;
-            float x[B * T * C], w[V * C];
-            uint16_t xh[B * T * C], wh[V * C];
-            int32_t at_data[B] = {0, 2, 1, 2, 0};
-            Rng rng = {.key = 9};
-            for (int k = 0; k < B * T * C; k++) x[k] = bf16_to_f32(xh[k] = f32_to_bf16(rng_normal(&rng)));
-            for (int k = 0; k < V * C; k++) w[k] = bf16_to_f32(wh[k] = f32_to_bf16(rng_normal(&rng)));
-            Tape *t;
-            assert_ok(tape_new(&t, kernels, false));
-            Tensor *tx = tape_external(t, "x", type, 3, (int64_t[]){B, T, C});
-            Tensor *tw = tape_external(t, "w", type, 2, (int64_t[]){V, C});
-            Tensor *at = tape_external(t, "at", DTYPE_I32, 1, (int64_t[]){B});
-            tx->data = half ? (void *)xh : x;
-            tw->data = half ? (void *)wh : w;
-            at->data = at_data;
-            Tensor *y = op_logits(t, tx, tw, at);
-            assert_ok(tape_plan(t));
-            void *memory;
-            assert_ok(mem_new(&memory, tape_bytes(t), 1));
-            assert_ok(tape_bind(t, memory));
-            assert_ok(tape_forward(t, &(TapeRun){0}));
-            for (int b = 0; b < B; b++)
-                for (int v = 0; v < V; v++) {
-                    double sum = 0;
-                    for (int c = 0; c < C; c++) sum += (double)x[(b * T + at_data[b]) * C + c] * (double)w[v * C + c];
-                    assert_float_equal(((float *)y->data)[b * V + v], sum, 1e-4);
-                }
-            at_data[3] = T;
-            assert_error(tape_forward(t, &(TapeRun){0}), TANE_EINVAL, "token 3 of row 3");
-            mem_free(memory);
-            tape_free(t);
-        }
+    for (Device *const *device = test_devices(); *device; device++) {
+        check_logits_op(*device, DTYPE_F32);
+        check_logits_op(*device, DTYPE_BF16);
     }
 }
 
 static void test_logits_op_checks_shapes(void **state) {
     (void)state;
     Tape *t;
-    assert_ok(tape_new(&t, ops_cpu(), false));
+    assert_ok(tape_new(&t, test_device(), false));
     Tensor *x = tape_external(t, "x", DTYPE_F32, 3, (int64_t[]){2, 3, 8});
     Tensor *w = tape_external(t, "w", DTYPE_F32, 2, (int64_t[]){5, 9});
     Tensor *at = tape_external(t, "at", DTYPE_I32, 1, (int64_t[]){2});

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "eval/exact_match.h"
 #include "infer/open.h"
+#include "ops/backend.h"
 #include "support.h"
 
 /* A character tokenizer and a random model with its vocabulary, in `folder`. */
@@ -29,11 +30,12 @@ static void make_model(const char *folder) {
     c.init_std = 0.2;
     c.tied = true;
     c.eos = tokenizer_eos(tok);
-    assert_ok(model_new(&m, &c, DTYPE_F32));
-    params_init(&m->params, 5, m->weights);
+    assert_ok(model_new(&m, &c, DTYPE_F32, backend_cpu()));
+    ParamArray weights = model_weights(m);
+    assert_ok(params_init(&m->params, 5, &weights, 1));
     float *eos = (float *)m->weights + c.eos * c.width; /* also its output weight: answers should end */
     for (int i = 0; i < c.width; i++) eos[i] *= 3;
-    assert_ok(model_save(m, m->weights, DTYPE_F32, folder));
+    assert_ok(model_save(m, &weights, DTYPE_F32, folder));
     assert_ok(tokenizer_save(tok, folder));
     model_free(m);
     tokenizer_free(tok);
@@ -45,7 +47,7 @@ typedef struct Fixture {
 
 static void fixture(Fixture *f) {
     make_model(test_path("m"));
-    assert_ok(open_model(&f->open, test_path("m"), "fp32", NULL));
+    assert_ok(open_model(&f->open, test_path("m"), "fp32", "cpu", NULL));
 }
 
 enum { ASKED = 60 };
@@ -292,11 +294,12 @@ static void test_tokenizer_and_model_must_fit(void **state) {
     Model *m;
     assert_ok(model_config_read(&c, test_path("m")));
     c.vocab_size = 20;
-    assert_ok(model_new(&m, &c, DTYPE_F32));
-    params_init(&m->params, 5, m->weights);
-    assert_ok(model_save(m, m->weights, DTYPE_F32, test_path("m")));
+    assert_ok(model_new(&m, &c, DTYPE_F32, backend_cpu()));
+    ParamArray weights = model_weights(m);
+    assert_ok(params_init(&m->params, 5, &weights, 1));
+    assert_ok(model_save(m, &weights, DTYPE_F32, test_path("m")));
     model_free(m);
-    assert_error(open_model(&f.open, test_path("m"), "fp32", NULL), TANE_EINVAL, "do not belong together");
+    assert_error(open_model(&f.open, test_path("m"), "fp32", "cpu", NULL), TANE_EINVAL, "do not belong together");
 }
 
 static Status load_and_score(void *ctx) {
@@ -306,7 +309,7 @@ static Status load_and_score(void *ctx) {
     Questions *q = NULL;
     MatchReport r = {0};
     const char *path = test_path("q.jsonl");
-    TRY(open_model(&open, test_path("m"), "fp32", NULL));
+    TRY(open_model(&open, test_path("m"), "fp32", "cpu", NULL));
     TRY(questions_load(&q, &path, 1, open.tokenizer, 0, false));
     TRY(exact_match(q, open.model, &(ExactMatchOptions){.keep_wrong = true}, &r));
     assert_int_equal(r.total, 2);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "format/safetensors.h"
+#include "ops/backend.h"
 #include "train/batch_tape.h"
 #include "train/optimizer.h"
 
@@ -58,73 +59,94 @@ typedef struct Bench {
     void *memory;
 } Bench;
 
-static void bench_open(Bench *b, const char *name, int64_t rows, int64_t length, const OpKernel *const *kernels) {
+static void bench_open(Bench *b, const char *name, int64_t rows, int64_t length, Device *device) {
     OptimizerOptions adam = {.weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = 1.0};
-    assert_ok(model_open(&b->model, model_path(name), DTYPE_F32));
-    assert_ok(optimizer_new(&b->optimizer, b->model, &adam, kernels));
-    assert_ok(batch_tape_new(&b->tape, b->model, kernels, rows, length, 0, true));
-    assert_ok(mem_new(&b->memory, tape_bytes(b->tape.tape), 1));
+    BatchTapeOptions options = {.rows = rows, .width = length, .with_grad = true};
+    ParamArray weights[2];
+    assert_ok(model_open(&b->model, model_path(name), DTYPE_F32, device));
+    assert_ok(optimizer_new(&b->optimizer, b->model, &adam));
+    assert_int_equal(optimizer_weights(b->optimizer, weights), 1);
+    assert_ptr_equal(weights[0].flat, b->model->weights); /* in fp32 the master weights are the model's own */
+    assert_ok(batch_tape_new(&b->tape, b->model, &options));
+    assert_ok(device_alloc(device, &b->memory, tape_bytes(b->tape.tape)));
     assert_ok(tape_bind(b->tape.tape, b->memory));
 }
 
 static void bench_close(Bench *b) {
+    Device *device = b->model->device;
     batch_tape_free(&b->tape);
     optimizer_free(b->optimizer);
     model_free(b->model);
-    mem_free(b->memory);
+    device_release(device, b->memory);
 }
 
-static void check_logits(const char *name, const OpKernel *const *kernels) {
+/* A tensor's values from the device. (mem_free) */
+static void *fetched(Device *device, const Tensor *x) {
+    void *to;
+    assert_ok(mem_new(&to, tensor_bytes(x), 1));
+    assert_ok(device_download(device, to, x->data, tensor_bytes(x)));
+    return to;
+}
+
+static void place(Device *device, Tensor *x, const void *values) {
+    assert_ok(device_alloc(device, &x->data, tensor_bytes(x)));
+    assert_ok(device_upload(device, x->data, values, tensor_bytes(x)));
+}
+
+static void check_logits(const char *name, Device *device) {
     StFile *file = open_reference(name);
     Model *model;
     Tape *tape;
     int64_t shape[] = {3, 11};
     int32_t positions[33];
     for (int i = 0; i < 33; i++) positions[i] = i % 11;
-    assert_ok(model_open(&model, model_path(name), DTYPE_F32));
-    assert_ok(tape_new(&tape, kernels, false));
+    assert_ok(model_open(&model, model_path(name), DTYPE_F32, device));
+    assert_ok(tape_new(&tape, device, false));
     ModelInput in = {.tokens = tape_external(tape, "tokens", DTYPE_I32, 2, shape),
                      .positions = tape_external(tape, "positions", DTYPE_I32, 2, shape)};
     ModelOutput out;
-    in.tokens->data = values(file, "input_ids", NULL);
-    in.positions->data = positions;
+    int32_t *tokens = values(file, "input_ids", NULL);
+    place(device, in.tokens, tokens);
+    place(device, in.positions, positions);
     model_forward(model, tape, &in, &out);
     Tensor *logits = op_linear(tape, out.hidden, out.head, NULL);
     if (logits) logits->keep = true;
     assert_ok(tape_plan(tape));
     void *memory;
-    assert_ok(mem_new(&memory, tape_bytes(tape), 1));
+    assert_ok(device_alloc(device, &memory, tape_bytes(tape)));
     assert_ok(tape_bind(tape, memory));
     TapeRun run = {0};
     assert_ok(tape_forward(tape, &run));
     size_t n;
-    float *expected = values(file, "logits", &n);
+    float *expected = values(file, "logits", &n), *found = fetched(device, logits);
     assert_int_equal(n, tensor_count(logits));
-    assert_near(name, logits->data, expected, n, BOUND);
+    assert_near(name, found, expected, n, BOUND);
     mem_free(expected);
-    mem_free(in.tokens->data);
-    mem_free(memory);
+    mem_free(found);
+    mem_free(tokens);
+    device_release(device, in.tokens->data);
+    device_release(device, in.positions->data);
+    device_release(device, memory);
     tape_free(tape);
     model_free(model);
     st_close(&file);
 }
 
-static void each_table(void (*check)(const char *, const OpKernel *const *)) {
-    static const char *const isas[] = {"base", "avx2", "avx512"};
-    for (int isa = 0; isa < 3; isa++)
-        for (int i = 0; i < MODELS && ops_cpu_isa(isas[isa]); i++) check(NAMES[i], ops_cpu_isa(isas[isa]));
+static void each_device(void (*check)(const char *, Device *)) {
+    for (Device *const *device = test_devices(); *device; device++)
+        for (int i = 0; i < MODELS; i++) check(NAMES[i], *device);
 }
 
 static void logits_equal_transformers(void **state) {
     (void)state;
-    each_table(check_logits);
+    each_device(check_logits);
 }
 
 /* Gradients are compared under their Hugging Face names: written as a checkpoint would be, and read back. */
-static void check_gradients(const char *name, const OpKernel *const *kernels) {
+static void check_gradients(const char *name, Device *device) {
     StFile *file = open_reference(name), *mine;
     Bench b;
-    bench_open(&b, name, 3, 11, kernels);
+    bench_open(&b, name, 3, 11, device);
     size_t n;
     Batch batch = {
         .rows = 3, .width = 11, .tokens = values(file, "input_ids", NULL), .labels = values(file, "targets", &n)};
@@ -135,10 +157,10 @@ static void check_gradients(const char *name, const OpKernel *const *kernels) {
     for (int again = 0; again < 2; again++)
         assert_ok(batch_tape_run(&b.tape, &batch, &run, &sum)); /* same addresses, same values */
     float *loss = values(file, "loss", NULL), mean = (float)(sum / (double)targets),
-          *losses = values(file, "losses", &n);
+          *losses = values(file, "losses", &n), *found_losses = fetched(device, b.tape.losses);
     assert_near("loss", &mean, loss, 1, BOUND);
-    assert_near("losses", b.tape.losses->data, losses, n, BOUND);
-    ParamArray grads = {"", b.optimizer->grads};
+    assert_near("losses", found_losses, losses, n, BOUND);
+    ParamArray grads = {"", b.optimizer->grads, b.optimizer->type, device};
     const char *path = test_path("%s.safetensors", name);
     assert_ok(params_write(&b.model->params, &grads, 1, DTYPE_F32, path, NULL, NULL));
     assert_ok(st_open(&mine, path));
@@ -157,6 +179,7 @@ static void check_gradients(const char *name, const OpKernel *const *kernels) {
     st_close(&mine);
     mem_free(loss);
     mem_free(losses);
+    mem_free(found_losses);
     mem_free(batch.tokens);
     mem_free(batch.labels);
     bench_close(&b);
@@ -165,15 +188,15 @@ static void check_gradients(const char *name, const OpKernel *const *kernels) {
 
 static void gradients_equal_transformers(void **state) {
     (void)state;
-    each_table(check_gradients);
+    each_device(check_gradients);
 }
 
 /* 50 steps, two unequal micro-batches each: loss and gradient norm step by step, then the weights. */
-static void check_training(const char *name, const OpKernel *const *kernels) {
+static void check_training(const char *name, Device *device) {
     enum { STEPS = 50, CELLS = 2 * 9 };
     StFile *file = open_reference(name), *mine;
     Bench b;
-    bench_open(&b, name, 2, 9, kernels);
+    bench_open(&b, name, 2, 9, device);
     int32_t *tokens = values(file, "train.input_ids", NULL), *labels = values(file, "train.targets", NULL);
     float *lr = values(file, "train.lr", NULL), *loss = values(file, "train.loss", NULL),
           *norms = values(file, "train.grad_norm", NULL);
@@ -192,7 +215,7 @@ static void check_training(const char *name, const OpKernel *const *kernels) {
             total += sum;
         }
         float norm;
-        assert_ok(optimizer_step(b.optimizer, (double)lr[step], step + 1, &norm));
+        assert_ok(optimizer_step(b.optimizer, (double)lr[step], &(TapeRun){.position = (uint64_t)step}, &norm));
         double mean = total / (double)targets;
         if (fabs(mean - (double)loss[step]) > 1e-3 * (double)loss[step])
             fail_msg("%s: the loss of step %d is %g, PyTorch's %g", name, step, mean, (double)loss[step]);
@@ -200,7 +223,7 @@ static void check_training(const char *name, const OpKernel *const *kernels) {
             fail_msg("%s: the gradient norm of step %d is %g, PyTorch's %g", name, step, (double)norm,
                      (double)norms[step]);
     }
-    ParamArray weights = {"", b.optimizer->master};
+    ParamArray weights = model_weights(b.model);
     const char *path = test_path("%s.safetensors", name);
     assert_ok(params_write(&b.model->params, &weights, 1, DTYPE_F32, path, NULL, NULL));
     assert_ok(st_open(&mine, path));
@@ -227,29 +250,79 @@ static void check_training(const char *name, const OpKernel *const *kernels) {
 
 static void training_equals_pytorch(void **state) {
     (void)state;
-    each_table(check_training);
+    each_device(check_training);
 }
 
-/* A model saved and opened again has the same weights, in fp32 to the bit; and in bf16 the nearest. */
+/* The weights as fp32. (mem_free) */
+static float *all_weights(const Model *m) {
+    size_t n = m->params.elements;
+    float *wide;
+    void *flat;
+    assert_ok(MEM_NEW_ARRAY(&wide, n));
+    assert_ok(mem_new(&flat, n, dtype_size(m->dtype)));
+    assert_ok(device_download(m->device, flat, m->weights, n * dtype_size(m->dtype)));
+    for (size_t e = 0; e < n; e++)
+        wide[e] = m->dtype == DTYPE_F32    ? ((float *)flat)[e]
+                  : m->dtype == DTYPE_BF16 ? bf16_to_f32(((uint16_t *)flat)[e])
+                                           : f16_to_f32(((uint16_t *)flat)[e]);
+    mem_free(flat);
+    return wide;
+}
+
+/* A model saved and opened again has the same weights, in fp32 to the bit; in bf16 and fp16 the nearest, whether they
+ * were rounded when it was saved or when it was opened. */
 static void save_and_open(void **state) {
     (void)state;
+    static const DType types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
     for (int i = 0; i < MODELS; i++) {
         Model *a, *b;
-        assert_ok(model_open(&a, model_path(NAMES[i]), DTYPE_F32));
+        assert_ok(model_open(&a, model_path(NAMES[i]), DTYPE_F32, test_device()));
         assert_ok(dir_make(test_path("%s", NAMES[i])));
-        assert_ok(model_save(a, a->weights, DTYPE_F32, test_path("%s", NAMES[i])));
-        assert_ok(model_open(&b, test_path("%s", NAMES[i]), DTYPE_F32));
-        assert_memory_equal(a->weights, b->weights, a->params.elements * 4);
-        assert_int_equal(a->config.tied, b->config.tied);
-        assert_int_equal(a->config.head_dim, b->config.head_dim);
-        model_free(b);
-        assert_ok(model_save(a, a->weights, DTYPE_BF16, test_path("%s", NAMES[i])));
-        assert_ok(model_open(&b, test_path("%s", NAMES[i]), DTYPE_BF16));
-        for (size_t e = 0; e < a->params.elements; e++)
-            assert_int_equal(f32_to_bf16(((float *)a->weights)[e]), ((uint16_t *)b->weights)[e]);
+        ParamArray weights = model_weights(a);
+        float *want = all_weights(a);
+        for (int save = 0; save < 3; save++)
+            for (int open = 0; open < 3; open++) {
+                assert_ok(model_save(a, &weights, types[save], test_path("%s", NAMES[i])));
+                assert_ok(model_open(&b, test_path("%s", NAMES[i]), types[open], test_device()));
+                assert_int_equal(a->config.tied, b->config.tied);
+                assert_int_equal(a->config.head_dim, b->config.head_dim);
+                float *found = all_weights(b);
+                for (size_t e = 0; e < a->params.elements; e++) {
+                    float x = want[e];
+                    for (int k = 0; k < 2; k++) {
+                        DType type = types[k ? open : save];
+                        if (type == DTYPE_BF16) x = bf16_to_f32(f32_to_bf16(x));
+                        if (type == DTYPE_F16) x = f16_to_f32(f32_to_f16(x));
+                    }
+                    assert_true(x == found[e]);
+                }
+                mem_free(found);
+                model_free(b);
+            }
+        mem_free(want);
         model_free(a);
-        model_free(b);
     }
+}
+
+/* Master weights and compute weights are filled from one value each, not one from the other. */
+static void fresh_weights(void **state) {
+    (void)state;
+    Model *a, *b;
+    assert_ok(model_open(&a, model_path("gpt2-tied"), DTYPE_F32, test_device()));
+    assert_ok(model_open(&b, model_path("gpt2-tied"), DTYPE_BF16, test_device()));
+    ParamArray both[] = {model_weights(a), model_weights(b)};
+    assert_ok(params_init(&a->params, 7, both, 2));
+    float *wide = all_weights(a), *narrow = all_weights(b);
+    double square = 0;
+    for (size_t e = 0; e < a->params.elements; e++) {
+        assert_true(bf16_to_f32(f32_to_bf16(wide[e])) == narrow[e]);
+        square += (double)wide[e] * (double)wide[e];
+    }
+    assert_true(square > 1);
+    mem_free(wide);
+    mem_free(narrow);
+    model_free(a);
+    model_free(b);
 }
 
 /* Every way a folder can be wrong names the file, and what to do about it. */
@@ -286,11 +359,11 @@ static void bad_folders(void **state) {
         snprintf(name, sizeof name, "golden/models/%s/model.safetensors", cases[i].from);
         assert_ok(file_copy(test_data(name), test_path("m%zu/model.safetensors", i)));
         test_write(test_path("m%zu/config.json", i), changed);
-        assert_error_contains(model_open(&model, test_path("m%zu", i), DTYPE_F32), cases[i].message);
+        assert_error_contains(model_open(&model, test_path("m%zu", i), DTYPE_F32, test_device()), cases[i].message);
     }
     Model *model;
-    assert_error(model_open(&model, test_path("nowhere"), DTYPE_F32), TANE_ENOTFOUND, "nowhere");
-    assert_error(model_open(&model, test_dir(), DTYPE_F32), TANE_ENOTFOUND, "config.json");
+    assert_error(model_open(&model, test_path("nowhere"), DTYPE_F32, test_device()), TANE_ENOTFOUND, "nowhere");
+    assert_error(model_open(&model, test_dir(), DTYPE_F32, test_device()), TANE_ENOTFOUND, "config.json");
 }
 
 /* One whole life with every allocation failing in turn: open, record, plan, a step, save. */
@@ -306,15 +379,18 @@ static Status one_life(void *ctx) {
     TapeRun run = {.training = true, .grad_scale = 1};
     double sum;
     float norm;
-    TRY(model_open(&model, model_path("llama-tied"), DTYPE_BF16));
-    TRY(optimizer_new(&optimizer, model, &adam, ops_cpu()));
-    TRY(batch_tape_new(&tape, model, ops_cpu(), 2, 5, 0, true));
+    BatchTapeOptions options = {.rows = 2, .width = 5, .with_grad = true};
+    ParamArray weights[2];
+    TRY(model_open(&model, model_path("llama-tied"), DTYPE_BF16, backend_cpu()));
+    TRY(optimizer_new(&optimizer, model, &adam));
+    (void)optimizer_weights(optimizer, weights);
+    TRY(batch_tape_new(&tape, model, &options));
     TRY(mem_new(&memory, tape_bytes(tape.tape), 1));
     TRY(tape_bind(tape.tape, memory));
     TRY(batch_new(&batch, 2, 5));
     TRY(batch_tape_run(&tape, &batch, &run, &sum));
-    TRY(optimizer_step(optimizer, 1e-3, 1, &norm));
-    TRY(model_save(model, optimizer->master, DTYPE_F32, test_path("life")));
+    TRY(optimizer_step(optimizer, 1e-3, &run, &norm));
+    TRY(model_save(model, &weights[0], DTYPE_F32, test_path("life")));
 out:
     batch_free(&batch);
     batch_tape_free(&tape);
@@ -326,6 +402,7 @@ out:
 
 static void allocations_fail(void **state) {
     (void)state;
+    test_cpu_only("a driver's own allocations cannot be made to fail");
     assert_ok(dir_make(test_path("life")));
     assert_true(test_fail_allocations(one_life, NULL) > 50);
 }
@@ -336,6 +413,7 @@ int main(void) {
         TEST(gradients_equal_transformers),
         TEST(training_equals_pytorch),
         TEST(save_and_open),
+        TEST(fresh_weights),
         TEST(bad_folders),
         TEST(allocations_fail),
     };

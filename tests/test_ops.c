@@ -1,6 +1,6 @@
 /* Every op against PyTorch's values and gradients (tools/golden/ops.py), in each instruction set this machine has, and
  * in bf16 against itself in fp32; dropout and the loss in what golden values do not show. Attention's two kernels and
- * its cache are in test_attention.c, the tape in test_tape.c.
+ * its cache are in test_attention.c, the update in test_update.c, the tape in test_tape.c.
  */
 #include <math.h>
 #include <omp.h>
@@ -103,7 +103,7 @@ static void build_glu(Case *c) { output(c, "y", op_glu(c->rig.tape, activation(c
 
 static void build_cross_entropy(Case *c) {
     Tensor *x = activation(c, "x"), *w = param(c, "w"), *hits;
-    output(c, "y", op_cross_entropy(c->rig.tape, x, w, ints(c, "labels"), arg(c, 0), &hits));
+    output(c, "y", op_cross_entropy(c->rig.tape, x, w, ints(c, "labels"), arg(c, 0), NULL, &hits));
     output(c, "hits", hits);
 }
 
@@ -134,10 +134,10 @@ static int close_golden(void **state) {
     return 0;
 }
 
-static Case case_new(int op, int n, const OpKernel *const *kernels, DType dtype, bool with_grad, bool round) {
+static Case case_new(int op, int n, Device *device, DType dtype, bool with_grad, bool round) {
     Case c = {.file = golden, .round = round};
     snprintf(c.prefix, sizeof c.prefix, "%s.%d", ops[op].op, n);
-    rig_new(&c.rig, kernels, dtype, with_grad);
+    rig_new(&c.rig, device, dtype, with_grad);
     ops[op].build(&c);
     rig_ready(&c.rig);
     return c;
@@ -190,16 +190,11 @@ static void check_case(Case *c, float times) {
     }
 }
 
-static void golden_of(const char *isa) {
-    const OpKernel *const *kernels = ops_cpu_isa(isa);
-    if (!kernels) {
-        print_message("this CPU has no %s\n", isa);
-        skip();
-    }
+static void golden_of(Device *device) {
     for (int op = 0; op < OPS; op++) {
         int n = 0;
         for (char name[64]; snprintf(name, sizeof name, "%s.%d.y", ops[op].op, n), st_find(golden, name); n++) {
-            Case c = case_new(op, n, kernels, DTYPE_F32, true, false), plain;
+            Case c = case_new(op, n, device, DTYPE_F32, true, false), plain;
             TapeRun run = run_of(&c);
             rig_run(&c.rig, &run);
             check_case(&c, 1);
@@ -207,11 +202,12 @@ static void golden_of(const char *isa) {
             rig_run(&c.rig, &run);
             check_case(&c, 2);
             /* without gradients: other lifetimes, same bits */
-            plain = case_new(op, n, kernels, DTYPE_F32, false, false);
+            plain = case_new(op, n, device, DTYPE_F32, false, false);
             rig_run(&plain.rig, &run);
             for (int i = 0; i < c.rig.n_out; i++) {
-                const RigOutput *a = &c.rig.out[i], *b = &plain.rig.out[i];
-                assert_memory_equal(a->tensor->data, b->tensor->data, (size_t)a->n * 4);
+                const char *name = c.rig.out[i].name;
+                assert_memory_equal(rig_values(&c.rig, name), rig_values(&plain.rig, name),
+                                    (size_t)c.rig.out[i].n * 4);
             }
             rig_free(&plain.rig);
             rig_free(&c.rig);
@@ -220,48 +216,39 @@ static void golden_of(const char *isa) {
     }
 }
 
-static void golden_base(void **state) {
+static void golden_values(void **state) {
     (void)state;
-    golden_of("base");
-}
-static void golden_avx2(void **state) {
-    (void)state;
-    golden_of("avx2");
-}
-static void golden_avx512(void **state) {
-    (void)state;
-    golden_of("avx512");
+    for (Device *const *device = test_devices(); *device; device++) golden_of(*device);
 }
 
 /* ------------------------------------------------------------------------------------------------------ bf16 */
 
-/* The same inputs, rounded to bf16, in both types. One rounding to bf16 is 2^-8 of the element (half a unit in the last
+/* The same inputs, rounded to bf16, in fp32 and in bf16 or fp16. One rounding to bf16 is 2^-8 of the element (half a unit in the last
  * of 8 bits). The bound counts roundings of intermediate results, each of at most the largest element: outputs are
  * rounded once (attention: the weights too; norm: the sum before it), gradients behind up to three rounded values. */
-static void near_bf16(const Case *c, const char *name, const float *got, const float *want, int64_t n, int roundings) {
+static void near_half(const Case *c, const char *name, const float *got, const float *want, int64_t n, int roundings) {
     double scale = rig_scale(want, n), distance = rig_distance(got, want, n);
     if (distance <= roundings * scale / 256) return;
-    fail_msg("%s: %s in bf16 is %g from fp32, whose largest element is %g: more than %d roundings", c->prefix, name,
+    fail_msg("%s: %s in 16 bits is %g from fp32, whose largest element is %g: more than %d roundings", c->prefix, name,
              distance, scale, roundings);
 }
 
-static void bf16_is_rounded_fp32(void **state) {
+static void half_is_rounded_fp32(void **state) {
     (void)state;
-    const OpKernel *const *tables[] = {ops_cpu_isa("base"), ops_cpu_isa("avx2"), ops_cpu_isa("avx512")};
-    for (int isa = 0; isa < 3; isa++)
-        for (int op = 0; op < OPS && tables[isa]; op++)
-            for (int n = 0; n < ops[op].cases; n++) {
-                Case exact = case_new(op, n, tables[isa], DTYPE_F32, true, true);
-                Case half = case_new(op, n, tables[isa], DTYPE_BF16, true, true);
+    for (Device *const *device = test_devices(); *device; device++)
+        for (int op = 0; op < OPS; op++)
+            for (int n = 0, cases = ops[op].cases; n < cases * (rig_last_type(*device) - DTYPE_F32); n++) {
+                Case exact = case_new(op, n % cases, *device, DTYPE_F32, true, true);
+                Case half = case_new(op, n % cases, *device, (DType)(DTYPE_BF16 + n / cases), true, true);
                 TapeRun run = run_of(&exact);
                 rig_run(&exact.rig, &run);
                 rig_run(&half.rig, &run);
                 for (int i = 0; i < exact.rig.n_in; i++)
-                    near_bf16(&exact, exact.rig.in[i].name, half.rig.in[i].grad, exact.rig.in[i].grad,
+                    near_half(&exact, exact.rig.in[i].name, half.rig.in[i].grad, exact.rig.in[i].grad,
                               exact.rig.in[i].n, 4);
                 for (int i = 0; i < exact.rig.n_out; i++) {
                     const char *name = exact.rig.out[i].name;
-                    near_bf16(&exact, name, rig_values(&half.rig, name), rig_values(&exact.rig, name),
+                    near_half(&exact, name, rig_values(&half.rig, name), rig_values(&exact.rig, name),
                               exact.rig.out[i].n, 2);
                 }
                 rig_free(&exact.rig);
@@ -274,9 +261,9 @@ static void bf16_is_rounded_fp32(void **state) {
 /* Inputs large enough for every parallel region. Products are the GEMM's affair: compared within rounding. */
 enum { B = 3, T = 70, C = 96 };
 
-static void threads_case(Rig *r, int which, const OpKernel *const *kernels, DType dtype) {
+static void threads_case(Rig *r, int which, Device *device, DType dtype) {
     rig_rng.counter = 0; /* the same values each time */
-    rig_new(r, kernels, dtype, true);
+    rig_new(r, device, dtype, true);
     Tape *t = r->tape;
     int64_t width = which == 3 ? 3 * C : C, out = which == 4 ? C / 2 : which == 6 ? 2 * C : which == 3 ? C : width;
     Tensor *x = rig_activation(r, "x", B, T, width, rig_normal(r, B * T * width, 1)), *y = NULL;
@@ -311,16 +298,17 @@ static void threads_case(Rig *r, int which, const OpKernel *const *kernels, DTyp
 
 static void same_bits_on_any_number_of_threads(void **state) {
     (void)state;
+    test_cpu_only("it has no threads to choose");
     int before = omp_get_max_threads();
     TapeRun run = {.seed = 3, .position = 5, .training = true};
-    for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++)
+    for (int dtype = DTYPE_F32; dtype <= rig_last_type(test_device()); dtype++)
         for (int which = 0; which < 7; which++) {
             Rig many, one;
             omp_set_num_threads(3);
-            threads_case(&many, which, ops_cpu(), (DType)dtype);
+            threads_case(&many, which, test_device(), (DType)dtype);
             rig_run(&many, &run);
             omp_set_num_threads(1);
-            threads_case(&one, which, ops_cpu(), (DType)dtype);
+            threads_case(&one, which, test_device(), (DType)dtype);
             rig_run(&one, &run);
             for (int i = 0; i < one.n_in; i++) {
                 const RigInput *a = &many.in[i], *b = &one.in[i];
@@ -343,10 +331,11 @@ static void same_bits_on_any_number_of_threads(void **state) {
 
 static void more_threads_than_planned_are_refused(void **state) {
     (void)state;
+    test_cpu_only("it has no threads to choose");
     int before = omp_get_max_threads();
     omp_set_num_threads(1);
     Rig r;
-    threads_case(&r, 0, ops_cpu(), DTYPE_F32);
+    threads_case(&r, 0, test_device(), DTYPE_F32);
     omp_set_num_threads(2);
     assert_error(rig_try(&r, &(TapeRun){0}), TANE_EINTERNAL, "planned for 1 threads");
     omp_set_num_threads(before);
@@ -359,7 +348,7 @@ static void more_threads_than_planned_are_refused(void **state) {
  * recorded in front, so that the node has another number. */
 static float *dropout_mask_of(Rig *keep, int64_t n, float p, const TapeRun *run, int before, float **backward) {
     Rig r;
-    rig_new(&r, ops_cpu(), DTYPE_F32, true);
+    rig_new(&r, test_device(), DTYPE_F32, true);
     float *ones = rig_array(&r, n);
     for (int64_t i = 0; i < n; i++) ones[i] = 1;
     Tensor *x = rig_activation(&r, "x", 1, 1, n, ones);
@@ -379,7 +368,7 @@ static void dropout_is_a_fair_coin_and_the_same_in_backward(void **state) {
     (void)state;
     enum { N = 40003 };
     Rig r;
-    rig_new(&r, ops_cpu(), DTYPE_F32, false);
+    rig_new(&r, test_device(), DTYPE_F32, false);
     static const float ps[] = {0.1f, 0.5f, 0.9f};
     for (int i = 0; i < 3; i++) {
         TapeRun run = {.seed = 7, .position = 9, .training = true};
@@ -416,7 +405,7 @@ static void dropout_is_a_fair_coin_and_the_same_in_backward(void **state) {
 static void dropout_of_nothing_records_nothing(void **state) {
     (void)state;
     Rig r;
-    rig_new(&r, ops_cpu(), DTYPE_F32, false);
+    rig_new(&r, test_device(), DTYPE_F32, false);
     Tensor *x = rig_activation(&r, "x", 1, 1, 4, (float[]){1, 2, 3, 4});
     assert_ptr_equal(op_dropout(r.tape, x, 0), x);
     static const float bad[] = {1, -0.1f, 1.5f, NAN};
@@ -424,13 +413,13 @@ static void dropout_of_nothing_records_nothing(void **state) {
         assert_null(op_dropout(r.tape, x, bad[i]));
         assert_error(tape_plan(r.tape), TANE_EINVAL, "[0, 1)");
         rig_free(&r);
-        rig_new(&r, ops_cpu(), DTYPE_F32, false);
+        rig_new(&r, test_device(), DTYPE_F32, false);
         x = rig_activation(&r, "x", 1, 1, 12, rig_normal(&r, 12, 1));
         AttentionShape shape = {.heads = 1, .kv_heads = 1, .head_dim = 4, .dropout = bad[i]};
         assert_null(op_attention(r.tape, x, &shape, NULL, NULL, NULL));
         assert_error(tape_plan(r.tape), TANE_EINVAL, "[0, 1)");
         rig_free(&r);
-        rig_new(&r, ops_cpu(), DTYPE_F32, false);
+        rig_new(&r, test_device(), DTYPE_F32, false);
         x = rig_activation(&r, "x", 1, 1, 4, (float[]){1, 2, 3, 4});
     }
     rig_free(&r);
@@ -447,7 +436,7 @@ typedef struct Loss {
 
 static Loss loss_new(int rows, int c, int v, DType dtype, bool with_grad) {
     Loss l = {.rows = rows, .c = c, .v = v};
-    rig_new(&l.rig, ops_cpu(), dtype, with_grad);
+    rig_new(&l.rig, test_device(), dtype, with_grad);
     l.x = rig_normal(&l.rig, (int64_t)rows * c, 1);
     l.w = rig_normal(&l.rig, (int64_t)v * c, 1);
     l.labels = (int32_t *)rig_array(&l.rig, rows);
@@ -459,7 +448,7 @@ static void loss_record(Loss *l, float smoothing) {
     Tensor *x = rig_activation(&l->rig, "x", 1, l->rows, l->c, l->x), *hits;
     Tensor *w = rig_param(&l->rig, "w", 2, (int64_t[]){l->v, l->c}, l->w, true);
     Tensor *labels = rig_ints(&l->rig, "labels", 2, (int64_t[]){1, l->rows}, l->labels);
-    rig_output(&l->rig, "losses", op_cross_entropy(l->rig.tape, x, w, labels, smoothing, &hits), NULL);
+    rig_output(&l->rig, "losses", op_cross_entropy(l->rig.tape, x, w, labels, smoothing, NULL, &hits), NULL);
     rig_output(&l->rig, "hits", hits, NULL);
     rig_ready(&l->rig);
 }
@@ -516,7 +505,7 @@ static void loss_in_chunks(void **state) {
 static void loss_with_few_labels_stays_in_its_memory(void **state) {
     (void)state;
     for (int labelled = 0; labelled <= 33; labelled += 3)
-        for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        for (int dtype = DTYPE_F32; dtype <= rig_last_type(test_device()); dtype++) {
             Loss l = loss_new(640, 64, 24576, (DType)dtype, true);
             for (int i = labelled; i < l.rows; i++) l.labels[i] = -100;
             loss_record(&l, 0);
@@ -559,7 +548,7 @@ static void bad_ids_are_errors(void **state) {
         rig_free(&l.rig);
         Rig r;
         for (int position = 0; position < 2; position++) {
-            rig_new(&r, ops_cpu(), DTYPE_F32, false);
+            rig_new(&r, test_device(), DTYPE_F32, false);
             int32_t ids[6] = {0, 1, 2, 3, 4, 5}, other[6] = {0};
             ids[4] = bad[i] == -100 ? 7 : bad[i];
             Tensor *good = rig_ints(&r, "good", 2, (int64_t[]){2, 3}, other),
@@ -573,7 +562,7 @@ static void bad_ids_are_errors(void **state) {
             assert_error(rig_try(&r, &(TapeRun){0}), TANE_EINVAL, message);
             rig_free(&r);
         }
-        rig_new(&r, ops_cpu(), DTYPE_F32, false);
+        rig_new(&r, test_device(), DTYPE_F32, false);
         int32_t ids[2] = {0, bad[i]};
         Tensor *x = rig_activation(&r, "x", 1, 2, 6, rig_normal(&r, 12, 1));
         Tensor *table = rig_floats(&r, "cos_sin", 2, (int64_t[]){7, 2}, rig_normal(&r, 14, 1));
@@ -588,7 +577,7 @@ static void bad_ids_are_errors(void **state) {
 static void nan_and_infinity_show_in_the_loss(void **state) {
     (void)state;
     static const float bad[] = {NAN, INFINITY, -INFINITY};
-    for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++)
+    for (int dtype = DTYPE_F32; dtype <= rig_last_type(test_device()); dtype++)
         for (int i = 0; i < 3; i++)
             for (int in_w = 0; in_w < 2; in_w++) {
                 Loss l = loss_new(4, 3, 5, (DType)dtype, true);
@@ -644,14 +633,14 @@ static void loss_without_gradients_takes_less_memory(void **state) {
     assert_true(bytes[0] + 63 * 128 * sizeof(float) <= bytes[1]); /* but for some alignment */
 }
 
-/* ------------------------------------------------------------------------------- generation and the update */
+/* -------------------------------------------------------------------------------------------------- generation */
 
 static void logits_are_those_of_the_chosen_tokens(void **state) {
     (void)state;
     enum { ROWS = 3, LEN = 4, WIDTH = 19, CLASSES = 37 };
-    for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+    for (int dtype = DTYPE_F32; dtype <= rig_last_type(test_device()); dtype++) {
         Rig r;
-        rig_new(&r, ops_cpu(), (DType)dtype, false);
+        rig_new(&r, test_device(), (DType)dtype, false);
         float *x = rig_normal(&r, ROWS * LEN * WIDTH, 1), *w = rig_normal(&r, CLASSES * WIDTH, 1), want[ROWS * CLASSES];
         for (int i = 0; i < ROWS * LEN * WIDTH; i++) x[i] = bf16_to_f32(f32_to_bf16(x[i]));
         for (int i = 0; i < CLASSES * WIDTH; i++) w[i] = bf16_to_f32(f32_to_bf16(w[i]));
@@ -671,85 +660,16 @@ static void logits_are_those_of_the_chosen_tokens(void **state) {
         rig_run(&r, &(TapeRun){0});
         /* exact products, fp32 sums of 19: also in bf16, since the logits are fp32 */
         assert_true(rig_distance(rig_values(&r, "y"), want, ROWS * CLASSES) <= 2e-6 * rig_scale(want, ROWS * CLASSES));
-        ((int32_t *)which->data)[1] = LEN;
+        rig_upload(&r, which, (int32_t[ROWS]){3, LEN, 2});
         assert_error(rig_try(&r, &(TapeRun){0}), TANE_EINVAL, "token 4 of row 1 is outside 0..3");
-        rig_free(&r);
-    }
-}
-
-/* Steps of AdamW over two segments against double precision; with a gradient that is not finite nothing moves. */
-static void adamw_follows_its_formula(void **state) {
-    (void)state;
-    enum { N = 12345, STEPS = 5, FIRST = 10000 };
-    static const AdamSegment segments[] = {{0, FIRST, 0.1f, 1}, {FIRST, N, 0, 0.5f}};
-    const double lr = 1e-2, b1 = 0.9, b2 = 0.95, eps = 1e-8, most = 1.0;
-    for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
-        Rig r;
-        rig_new(&r, ops_cpu(), (DType)dtype, false);
-        const int64_t n[] = {N};
-        Tensor *x[4], *hyper = rig_floats(&r, "hyper", 1, (int64_t[]){ADAM_HYPER}, (float[ADAM_HYPER]){0});
-        float *start = rig_normal(&r, N, 1), *zero = rig_array(&r, N);
-        for (int i = 0; i < 4; i++) x[i] = rig_floats(&r, "array", 1, n, i == 0 ? start : zero);
-        Tensor *weights = rig_buffer(&r, "weights", 1, n), *norm = op_grad_norm(r.tape, x[3]);
-        op_adamw(r.tape, x[0], x[1], x[2], x[3], norm, hyper, dtype == DTYPE_BF16 ? weights : NULL, segments, 2);
-        rig_output(&r, "norm", norm, NULL);
-        rig_ready(&r);
-        double *w, *m, *v;
-        assert_ok(MEM_NEW_ARRAY(&w, N));
-        assert_ok(MEM_NEW_ARRAY(&m, N));
-        assert_ok(MEM_NEW_ARRAY(&v, N));
-        for (int i = 0; i < N; i++) w[i] = (double)start[i];
-        float *g = x[3]->data, *h = hyper->data, *master = x[0]->data;
-        for (int step = 1; step <= STEPS; step++) {
-            double square = 0;
-            for (int i = 0; i < N; i++) {
-                g[i] = rng_normal(&rig_rng) * (step == 2 ? 1e-4f : 1); /* clipped, and not */
-                square += (double)g[i] * (double)g[i];
-            }
-            float set[ADAM_HYPER] = {(float)lr,
-                                     (float)b1,
-                                     (float)b2,
-                                     (float)eps,
-                                     (float)most,
-                                     (float)(1 - pow(b1, step)),
-                                     (float)(1 - pow(b2, step))};
-            memcpy(h, set, sizeof set);
-            rig_run(&r, &(TapeRun){0});
-            assert_true(fabs((double)rig_values(&r, "norm")[0] - sqrt(square)) < 1e-6 * sqrt(square));
-            double scale = fmin(1, most / (sqrt(square) + 1e-6));
-            for (int i = 0; i < N; i++) {
-                const AdamSegment *s = &segments[i >= FIRST];
-                double gi = (double)g[i] * scale, rate = lr * (double)s->lr_scale;
-                m[i] = b1 * m[i] + (1 - b1) * gi;
-                v[i] = b2 * v[i] + (1 - b2) * gi * gi;
-                w[i] -= rate * (double)s->weight_decay * w[i];
-                w[i] -= rate * (m[i] / (1 - pow(b1, step))) / (sqrt(v[i] / (1 - pow(b2, step))) + eps);
-                assert_true(fabs((double)master[i] - w[i]) < 2e-6);
-                if (dtype == DTYPE_BF16) assert_int_equal(((uint16_t *)weights->data)[i], f32_to_bf16(master[i]));
-            }
-        }
-        for (int bad = 0; bad < 2; bad++) {
-            float before[8];
-            memcpy(before, master + N - 8, sizeof before);
-            g[77] = bad ? INFINITY : NAN;
-            rig_run(&r, &(TapeRun){0});
-            assert_false(isfinite(rig_values(&r, "norm")[0]));
-            assert_memory_equal(before, master + N - 8, sizeof before);
-            assert_true(isfinite(((float *)x[1]->data)[77]) && isfinite(((float *)x[2]->data)[77]));
-        }
-        mem_free(w);
-        mem_free(m);
-        mem_free(v);
         rig_free(&r);
     }
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(golden_base),
-        TEST(golden_avx2),
-        TEST(golden_avx512),
-        TEST(bf16_is_rounded_fp32),
+        TEST(golden_values),
+        TEST(half_is_rounded_fp32),
         TEST(same_bits_on_any_number_of_threads),
         TEST(more_threads_than_planned_are_refused),
         TEST(dropout_is_a_fair_coin_and_the_same_in_backward),
@@ -762,7 +682,6 @@ int main(void) {
         TEST(a_scale_of_zero_gives_zero_gradients),
         TEST(loss_without_gradients_takes_less_memory),
         TEST(logits_are_those_of_the_chosen_tokens),
-        TEST(adamw_follows_its_formula),
     };
     return cmocka_run_group_tests(tests, open_golden, close_golden);
 }

@@ -497,9 +497,6 @@ static void options_are_checked_together(void **state) {
     assert_check(BASE "metric_for_best_model: eval_exact_match\n", "needs \"eval_exact_match_files\"");
     assert_check(BASE "eval_strategy: epoch\neval_exact_match_files: c\nearly_stopping_patience: 1\n",
                  "watches eval_loss");
-    assert_check(BASE "device: cuda:0\n", "r.yaml:3: \"device\" is cuda:0, but this build has no CUDA plug-in");
-    assert_check(BASE "device: gpu\n", "it must be auto, cpu or cuda:N");
-    assert_check(BASE "fp16: true\n", "\"fp16\" needs a GPU");
     assert_check(BASE "bf16: true\ncompute_dtype: fp32\n", "keep one");
     assert_check(BASE "resume: true\nresume_from_checkpoint: x\n", "keep one");
 }

@@ -13,7 +13,8 @@
 #include "train/schedule.h"
 #include "train/trainer.h"
 
-/* Every training here runs in a child process: threads do not survive a fork, so this process must never make any. */
+/* Every training here runs in a child process: threads and GPUs do not survive a fork, so this process must never make
+ * or open any. */
 
 typedef struct Job {
     char recipe[4096]; /* YAML */
@@ -42,8 +43,8 @@ static void job_init(Job *job, const char *extra) {
     snprintf(job->recipe, sizeof job->recipe,
              "tokenizer: %s\ntrain_files: [%s]\noutput_dir: %s\ndb: %s\nhidden_size: 16\nnum_hidden_layers: "
              "2\nnum_attention_heads: 2\n"
-             "max_position_embeddings: 32\nmax_length: 16\nlogging_steps: 2\nthreads: 1\n%s",
-             test_path("tok.model"), test_path("data.jsonl"), test_path("run"), test_path("runs.db"), extra);
+             "max_position_embeddings: 32\nmax_length: 16\nlogging_steps: 2\nthreads: 1\ndevice: %s\n%s",
+             test_path("tok.model"), test_path("data.jsonl"), test_path("run"), test_path("runs.db"), test_device_name(), extra);
 }
 
 static Status run_here(const char *recipe, const char *assignments) {
@@ -132,6 +133,11 @@ static const char *const EXACT[] = {
     "architecture: llama\nnum_key_value_heads: 1\nmax_steps: 8\nsave_steps: 2\nper_device_train_batch_size: "
     "6\nlearning_rate: 1e-2\n"
     "lr_scheduler_type: cosine\ncompute_dtype: bf16\n",
+    /* on a GPU only */
+    "architecture: llama\nmax_steps: 8\nsave_steps: 2\nper_device_train_batch_size: 6\nlearning_rate: 1e-2\n"
+    "gradient_accumulation_steps: 2\ncompute_dtype: bf16\noptimizer_states: bf16\n",
+    "architecture: gpt2\nmax_steps: 8\nsave_steps: 2\nper_device_train_batch_size: 6\nlearning_rate: 1e-2\n"
+    "gradient_checkpointing: true\ndropout: 0.1\ncompute_dtype: fp16\n",
 };
 
 static void test_training_learns(void **state) {
@@ -143,32 +149,62 @@ static void test_training_learns(void **state) {
     if (!(last < 0.5 * first)) fail_msg("loss went from %g to %g only", first, last);
 }
 
+/* A run into `folder` that is killed in its first disk call behind the save of step `stop`; *call: that one, or an
+ * earlier one to begin with. */
+static void train_and_kill(Job *job, const char *words, const char *folder, int stop, size_t *call) {
+    for (;; *call += 11) { /* in large steps: kill_anywhere tries every call */
+        TestFault fault = {.at = *call, .kill = true};
+        assert_ok(dir_remove(folder));
+        assert_false(child(job, words, &fault));
+        char saved[512];
+        snprintf(saved, sizeof saved, "%s/step-%06d", folder, stop);
+        if (dir_exists(saved) || stop == 8) return;
+    }
+}
+
 /* Steps 1..8 at once, and with a fresh process behind every checkpoint. */
 static void test_resume_is_exact(void **state) {
     (void)state;
-    for (int i = 0; i < 2; i++) {
+    bool cpu = test_on_cpu();
+    for (int i = 0; i < (cpu ? 2 : 4); i++) {
         Job job;
-        char run[64];
+        char run[300];
         job_init(&job, EXACT[i]);
         snprintf(run, sizeof run, "output_dir=%s", test_path("whole%d", i));
         train_ok(&job, run);
-        for (int stop = 2; stop <= 8; stop += 2) {
-            /* Ended early the hard way: the process is killed in its first disk call behind the save of step `stop`. */
-            char words[256];
-            snprintf(words, sizeof words, "output_dir=%s", test_path("cut%d-%d", i, stop));
-            for (size_t at = 1;; at++) {
-                TestFault fault = {.at = at, .kill = true};
-                assert_ok(dir_remove(test_path("cut%d-%d", i, stop)));
-                bool finished = child(&job, words, &fault);
-                assert_false(finished);
-                if (dir_exists(test_path("cut%d-%d/step-%06d", i, stop, stop)) || stop == 8) break;
-                at += 10; /* nearer in larger steps: kill_anywhere tries every call */
-            }
+        for (int stop = cpu ? 2 : 4; stop <= (cpu ? 8 : 4); stop += 2) {
+            char words[300], onto_cpu[400], a[64], b[64];
+            const char *folder = test_path("cut%d-%d", i, stop);
+            size_t call = 1;
+            snprintf(words, sizeof words, "output_dir=%s", folder);
+            /* Where to kill does not depend on the device, and a GPU takes a while to open. */
+            snprintf(onto_cpu, sizeof onto_cpu, "%s device=cpu compute_dtype=fp32 optimizer_states=fp32", words);
+            if (!cpu) train_and_kill(&job, onto_cpu, folder, stop, &call);
+            train_and_kill(&job, words, folder, stop, &call);
             strcat(words, " resume=true");
             train_ok(&job, words);
-            char a[64], b[64];
             snprintf(a, sizeof a, "whole%d/step-000008", i);
             snprintf(b, sizeof b, "cut%d-%d/step-000008", i, stop);
+            assert_same_checkpoint(a, b);
+        }
+    }
+}
+
+/* Computing activations a second time changes no bit of what is trained. */
+static void test_gradient_checkpointing_is_exact(void **state) {
+    (void)state;
+    static const char *const how[] = {"", "gradient_checkpointing=true",
+                                      "gradient_checkpointing=true gradient_checkpointing_policy=full"};
+    for (int i = 0; i < 2; i++) {
+        Job job;
+        job_init(&job, EXACT[i]);
+        for (int k = 0; k < 3; k++) {
+            char words[400], a[64], b[64];
+            snprintf(words, sizeof words, "save_steps=8 num_hidden_layers=3 output_dir=%s %s", test_path("%d-%d", i, k),
+                     how[k]);
+            train_ok(&job, words);
+            snprintf(a, sizeof a, "%d-0/step-000008", i);
+            snprintf(b, sizeof b, "%d-%d/step-000008", i, k);
             assert_same_checkpoint(a, b);
         }
     }
@@ -177,6 +213,7 @@ static void test_resume_is_exact(void **state) {
 /* kill -9 at each disk call of the whole run, in turn; each time a resumed run ends in the very same files. */
 static void test_kill_anywhere(void **state) {
     (void)state;
+    test_cpu_only("hundreds of processes, and nothing about the device");
     Job job;
     job_init(&job, "max_steps: 3\nsave_steps: 1\nsave_total_limit: 1\nper_device_train_batch_size: 4\nlearning_rate: "
                    "1e-2\ncompute_dtype: fp32\n");
@@ -202,6 +239,7 @@ static void test_kill_anywhere(void **state) {
 /* Every disk call fails in turn with a full disk, then with an I/O error: an error, and what was saved stays whole. */
 static void test_disk_faults(void **state) {
     (void)state;
+    test_cpu_only("hundreds of processes, and nothing about the device");
     Job job;
     job_init(&job, "max_steps: 2\nsave_steps: 1\nper_device_train_batch_size: 4\ncompute_dtype: fp32\n");
     char words[256];
@@ -250,6 +288,7 @@ static void test_checkpoint_contents(void **state) {
 
 static void test_resume_refuses_other_data(void **state) {
     (void)state;
+    test_cpu_only("nothing about the device");
     Job job;
     job_init(&job, "max_steps: 2\nper_device_train_batch_size: 4\n");
     train_ok(&job, "");
@@ -263,6 +302,7 @@ static void test_resume_refuses_other_data(void **state) {
 /* Two runs in one folder would write over each other. */
 static void test_folder_in_use(void **state) {
     (void)state;
+    test_cpu_only("nothing about the device");
     Job job;
     int fd;
     job_init(&job, "max_steps: 1\n");
@@ -319,13 +359,20 @@ static void test_early_stopping_and_best(void **state) {
 
 static void test_bad_options(void **state) {
     (void)state;
+    test_cpu_only("nothing about the device");
     Job job;
     job_init(&job, "max_steps: 2\n");
     train_fails(&job, "train_files=/nowhere/x.jsonl", TANE_ENOTFOUND, "/nowhere/x.jsonl");
     train_fails(&job, "model=/nowhere/model", TANE_ENOTFOUND, "/nowhere/model");
     train_fails(&job, "learning_rte=1", TANE_EINVAL, "learning_rate");
-    train_fails(&job, "device=cuda:0", TANE_EUNSUPPORTED, "device=cpu");
-    train_fails(&job, "gradient_checkpointing=true", TANE_EUNSUPPORTED, "gradient_checkpointing");
+    train_fails(&job, "device=gpu", TANE_EINVAL, "auto, cpu, cuda or cuda:N");
+    /* no plug-in, no driver, or not as many GPUs: the status says which, and the message what works */
+    if (!child(&job, "device=cuda:99", NULL) || job.status == TANE_OK) fail_msg("there is no GPU 99");
+    assert_non_null(strstr(job.error, "device=cuda:99: "));
+    assert_non_null(strstr(job.error, "device=cpu works now"));
+    train_fails(&job, "compute_dtype=fp16", TANE_EUNSUPPORTED, "compute_dtype=fp16 needs a GPU");
+    train_fails(&job, "compute_dtype=fp8", TANE_EUNSUPPORTED, "compute_dtype=fp8 needs a GPU");
+    train_fails(&job, "compute_dtype=bf16 optimizer_states=bf16", TANE_EUNSUPPORTED, "optimizer_states=bf16 needs a GPU");
     train_fails(&job, "max_length=3", TANE_EFORMAT, "data.jsonl:1: the row has 6 tokens, but max_length is 3");
     test_write(test_path("empty.jsonl"), "");
     char words[256];
@@ -370,6 +417,7 @@ int main(void) {
         TEST(test_schedules),
         TEST(test_training_learns),
         TEST(test_resume_is_exact),
+        TEST(test_gradient_checkpointing_is_exact),
         TEST(test_kill_anywhere),
         TEST(test_disk_faults),
         TEST(test_checkpoint_contents),

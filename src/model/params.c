@@ -330,7 +330,7 @@ Status params_write(const Params *set, const ParamArray *arrays, int n, DType sa
     PartRef *refs = NULL;
     int n_refs = 0;
     Piece piece;
-    TRY_RETURN(piece_new(&piece));
+    TRY(piece_new(&piece));
     TRY(MEM_NEW_ARRAY(&refs, (size_t)set->n * PARAM_PARTS * (size_t)n));
     TRY(st_writer_open(&w, path));
     TRY(st_writer_metadata(w, "format", "pt"));

@@ -56,7 +56,7 @@ template <typename T> __global__ static void cache_write_kernel(CacheJob job) {
     int b = blockIdx.x / job.tokens, t = blockIdx.x % job.tokens, past = job.past[b];
     int width = 2 * job.kv_heads * job.dim;
     if (!cache_past_is_good(job, past)) {
-        if (threadIdx.x == 0) report_fault(job.fault, FAULT_CACHE, b, t, past, job.positions - job.tokens + 1);
+        if (threadIdx.x == 0) report_fault(job.fault, FAULT_CACHE, b, job.tokens, past, job.positions);
         return;
     }
     const T *from = (const T *)job.qkv + (int64_t)blockIdx.x * (job.heads * job.dim + width) + job.heads * job.dim;
@@ -331,7 +331,7 @@ __global__ static void __launch_bounds__(CACHE_THREADS, CACHE_RESIDENT<G * N>) c
     CachePlace p = cache_place<G>(job, row);
     if (!cache_past_is_good(job, p.past)) {
         if (split > 0) return;
-        if (threadIdx.x == 0) report_fault(job.fault, FAULT_CACHE, p.b, 0, p.past, job.positions);
+        if (threadIdx.x == 0) report_fault(job.fault, FAULT_CACHE, p.b, job.tokens, p.past, job.positions);
         cache_zero_out<T>(job, p);
         return;
     }

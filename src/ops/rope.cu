@@ -52,7 +52,7 @@ template <typename T, int V> static __global__ void __launch_bounds__(THREADS) r
     }
     int position = r.positions[blockIdx.x];
     if (position < 0 || position >= r.limit) {
-        if (item == 0) report_fault(r.fault, FAULT_POSITION, blockIdx.x / r.t, blockIdx.x % r.t, position, r.limit);
+        if (item == 0) report_fault(r.fault, FAULT_CONTEXT, blockIdx.x / r.t, blockIdx.x % r.t, position, r.limit);
         position = 0;
     }
     int per_head = r.half / V, head = item / per_head, j = (item - head * per_head) * V;

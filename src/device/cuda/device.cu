@@ -30,27 +30,29 @@ Status cuda_fail(cudaError_t error, const char *what, const char *file, int line
     return err_set(code, file, line, "CUDA: %s (%s)", cudaGetErrorString(error), what);
 }
 
-/* What kernels reported since the last time. */
+/* What kernels reported since the last time, in the words of the CPU's kernels. */
 static Status take_fault(CudaDevice *d) {
     if (*(volatile int *)&d->fault_host->code == FAULT_NONE) return TANE_OK;
     CudaFault f = *d->fault_host;
     memset(d->fault_host, 0, sizeof f);
     switch (f.code) {
     case FAULT_TOKEN:
-        return FAIL(TANE_EINVAL, "token %d at row %d, place %d is outside 0..%d: the data and the model do not fit",
-                    f.value, f.row, f.place, f.limit - 1);
     case FAULT_POSITION:
+        return FAIL(TANE_EINVAL, "%s %d at row %d, place %d is outside 0..%d: the data and the model do not fit",
+                    f.code == FAULT_TOKEN ? "token" : "position", f.value, f.row, f.place, f.limit - 1);
+    case FAULT_CONTEXT:
         return FAIL(TANE_EINVAL, "position %d is outside the model's context of %d", f.value, f.limit);
     case FAULT_LABEL:
         return FAIL(TANE_EINVAL, "label %d at row %d is outside 0..%d: the data and the model do not fit", f.value, f.row,
                     f.limit - 1);
     case FAULT_CACHE:
-        return FAIL(TANE_EINVAL, "attention: %d tokens and new ones do not fit a cache of %d", f.value, f.limit);
+        return FAIL(TANE_EINVAL, "attention: %d tokens and %d new ones do not fit a cache of %d", f.value, f.place,
+                    f.limit);
     case FAULT_AT:
         return FAIL(TANE_EINVAL, "logits: token %d of row %d is outside 0..%d", f.value, f.row, f.limit - 1);
     default:
-        return FAIL(TANE_EINVAL, "attention: the first visible position %d of row %d, token %d is outside 0..%d", f.value,
-                    f.row, f.place, f.limit - 1);
+        return FAIL(TANE_EINVAL, "attention: row %d, position %d: start %d is not in %d..%d", f.row, f.place, f.value,
+                    f.limit, f.place);
     }
 }
 

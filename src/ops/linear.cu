@@ -5,6 +5,9 @@
  * device's mode says so; dw never does. Column sums are ours: column_sums alone for few rows, followed by add_parts for
  * many.
  *
+ * An activation right behind the layer is made by the product's epilogue where cuBLASLt can (GELU in its tanh form):
+ * its input, y, is written beside it, for backward.
+ *
  * A small layer does not fill the GPU: there dw and db run on the side stream, beside dx. */
 #include "device/cuda/math.cuh"
 #include "device/cuda/matmul.h"
@@ -238,13 +241,34 @@ static Status plan(Node *node) {
     return TANE_OK;
 }
 
+static MatmulShape gelu_shape(const Node *node) {
+    MatmulShape s = forward_shape(node);
+    s.epilogue = EPILOGUE_BIAS_GELU;
+    s.fp8 = false;
+    return s;
+}
+
+static bool can_take(const Node *node, const Node *next) {
+    const Tensor *x = node->in[X];
+    const Matmul *m;
+    if (next->op != OP_activation || *(const ActivationKind *)next->args != ACTIVATION_GELU_TANH) return false;
+    if (!node->live || !node->in[BIAS] || x->dtype == DTYPE_F32 || node->device->matmul != MATMUL_EXACT) return false;
+    if (tensor_width(x) % 8 || tensor_width(node->out[0]) % 8) return false;
+    MatmulShape s = gelu_shape(node);
+    return matmul_plan(cuda_device(node), &s, &m) == TANE_OK && matmul_is_native(m);
+}
+
 static Status forward(const Node *node, const TapeRun *run) {
     (void)run;
     CudaDevice *d = cuda_device(node);
     const void *x = node->in[X]->data, *w = node->in[W]->data, *bias = node->in[BIAS] ? node->in[BIAS]->data : NULL;
-    MatmulShape s = forward_shape(node);
-    if (node->variant == &by_matvec) return matvec_run(d, &s, x, w, node->out[0]->data, bias);
     const Matmul *m;
+    MatmulShape s = node->takes ? gelu_shape(node) : forward_shape(node);
+    if (node->takes) {
+        TRY_RETURN(matmul_plan(d, &s, &m));
+        return matmul_run_gelu(d, m, x, w, node->out[0]->data, node->takes->out[0]->data, bias);
+    }
+    if (node->variant == &by_matvec) return matvec_run(d, &s, x, w, node->out[0]->data, bias);
     TRY_RETURN(matmul_plan(d, &s, &m));
     return matmul_run(d, m, x, w, node->out[0]->data, bias, false, false, node->scratch);
 }
@@ -296,4 +320,4 @@ static Status backward(const Node *node, const TapeRun *run) {
     return cuda_join(d);
 }
 
-CUDA_KERNEL(linear, plan, forward, backward)
+CUDA_KERNEL_SHARING(linear, plan, forward, backward, NULL, BIAS + 1, 0, can_take)

@@ -4,8 +4,8 @@
  * handed over as C^T = op(B)^T op(A)^T: our B is its first operand, our A its second, and its rows of C are our N
  * columns, which is where its bias epilogue adds the bias.
  *
- * A plan asks the heuristic once and keeps its first answer, or the fastest equal one. Algorithms that split K may only sum the parts in fp32 in
- * a separate pass: this keeps a fixed order and rounds once. The algorithm does not depend on beta, so one plan serves
+ * A plan asks the heuristic once and keeps its first answer, or the fastest equal one. Algorithms that split K may only
+ * sum the parts in fp32 in a separate pass: this keeps a fixed order and rounds once. The algorithm does not depend on beta, so one plan serves
  * `accumulate` or not. Base pointers are taken to be 16-byte aligned, as whole tensors are; a call with others (a slice
  * of columns), and one on the side stream with its smaller workspace, asks the heuristic again, once.
  *
@@ -192,10 +192,14 @@ static Status describe(CudaDevice *d, const Matmul *m, Choice *c, PointerCare ca
     if (m->quantize) TRY_RETURN(describe_fp8(d, m, c, known));
     else TRY_RETURN(describe_operands(s, c));
     LT_TRY(lt.MatrixLayoutCreate(&c->result, data_type(s->out_type), (uint64_t)s->n, (uint64_t)s->m, s->ldc));
-    if (s->epilogue != EPILOGUE_BIAS) return TANE_OK;
+    if (s->epilogue == EPILOGUE_NONE) return TANE_OK;
+    bool gelu = s->epilogue == EPILOGUE_BIAS_GELU;
+    if (gelu) LT_TRY(set<void *>(c->desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, d->workspace));
+    if (gelu) LT_TRY(set<int64_t>(c->desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, s->ldc));
     /* The heuristic looks at the pointer's alignment alone. */
     char *pointer = (char *)d->workspace + (care == POINTERS_ANY ? dtype_size(s->type) : 0);
-    LT_TRY(set<int32_t>(c->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS));
+    LT_TRY(set<int32_t>(c->desc, CUBLASLT_MATMUL_DESC_EPILOGUE,
+                        gelu ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_BIAS));
     LT_TRY(set<void *>(c->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, pointer));
     LT_TRY(set<int32_t>(c->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, data_type(s->type)));
     return TANE_OK;
@@ -243,14 +247,14 @@ static Status candidates(CudaDevice *d, const Matmul *m, Choice *c, PointerCare 
 
 /* ---- the fastest of those that compute the same bits
  *
- * Most of the library's kernels for a shape add along K in the same order and differ in how they cut up C; those that do
- * not are found out on random values and left alone. */
+ * Most of the library's kernels for a shape add along K in the same order and differ in how they cut up C; others are
+ * found out on random values and left alone. */
 
 static const double TUNE_FROM = 2e9; /* operations: smaller products are bound by their launch */
 enum { TUNE_RUNS = 4 };
 
 typedef struct Tuning {
-    char *memory, *a, *b, *bias, *expected, *found;
+    char *memory, *a, *b, *bias, *aux, *expected, *found;
     size_t c_bytes;
     int *differs; /* on the device */
     cudaEvent_t begin, end;
@@ -276,7 +280,8 @@ __global__ static void tune_compare(const uint16_t *x, const uint16_t *y, size_t
 static bool tune_open(CudaDevice *d, const MatmulShape *s, Tuning *t) {
     size_t a = (size_t)((s->trans_a ? s->k : s->m) * s->lda), b = (size_t)((s->trans_b ? s->n : s->k) * s->ldb);
     size_t size = dtype_size(s->type), c = cuda_align((size_t)(s->m * s->ldc) * dtype_size(s->out_type));
-    size_t bytes = cuda_align(a * size) + cuda_align(b * size) + cuda_align((size_t)s->n * size) + 2 * c + 256;
+    size_t aux = s->epilogue == EPILOGUE_BIAS_GELU ? c : 0;
+    size_t bytes = cuda_align(a * size) + cuda_align(b * size) + cuda_align((size_t)s->n * size) + aux + 2 * c + 256;
     memset(t, 0, sizeof *t);
     if (cudaMalloc(&t->memory, bytes) != cudaSuccess || cudaEventCreate(&t->begin) != cudaSuccess ||
         cudaEventCreate(&t->end) != cudaSuccess) {
@@ -286,7 +291,8 @@ static bool tune_open(CudaDevice *d, const MatmulShape *s, Tuning *t) {
     t->a = t->memory;
     t->b = t->a + cuda_align(a * size);
     t->bias = t->b + cuda_align(b * size);
-    t->expected = t->bias + cuda_align((size_t)s->n * size);
+    t->aux = t->bias + cuda_align((size_t)s->n * size);
+    t->expected = t->aux + aux;
     t->found = t->expected + c;
     t->differs = (int *)(t->found + c);
     t->c_bytes = c;
@@ -305,8 +311,9 @@ static void tune_close(Tuning *t) {
 
 static bool tune_run(CudaDevice *d, const Choice *c, const cublasLtMatmulAlgo_t *algo, const Tuning *t, char *out) {
     float one = 1.0f, zero = 0.0f;
-    return lt.Matmul(d->matmul_cache->handle, c->desc, &one, t->b, c->first, t->a, c->second, &zero, out, c->result, out,
-                     c->result, algo, d->workspace, d->workspace_bytes, d->stream) == CUBLAS_STATUS_SUCCESS;
+    cublasStatus_t status = lt.Matmul(d->matmul_cache->handle, c->desc, &one, t->b, c->first, t->a, c->second, &zero, out,
+                                      c->result, out, c->result, algo, d->workspace, d->workspace_bytes, d->stream);
+    return status == CUBLAS_STATUS_SUCCESS;
 }
 
 /* Milliseconds of an algorithm; infinite where it fails or computes other bits. */
@@ -334,7 +341,8 @@ static void tune(CudaDevice *d, const Matmul *m, Choice *c, const cublasLtMatmul
         tune_close(&t);
         return;
     }
-    if (s->epilogue == EPILOGUE_BIAS) set<void *>(c->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, t.bias);
+    if (s->epilogue != EPILOGUE_NONE) set<void *>(c->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, t.bias);
+    if (s->epilogue == EPILOGUE_BIAS_GELU) set<void *>(c->desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, t.aux);
     if (tune_run(d, c, &algos[0], &t, t.expected)) {
         float best = tune_time(d, c, &algos[0], &t);
         for (int i = 1; i < n; i++) {
@@ -565,5 +573,19 @@ Status matmul_run(CudaDevice *d, const Matmul *m, const void *a, const void *b, 
     LT_TRY(lt.Matmul(d->matmul_cache->handle, choice->desc, &alpha, b, choice->first, a, choice->second, &beta, c,
                      choice->result, c, choice->result, &choice->algo, side ? d->side_workspace : d->workspace,
                      side ? d->side_workspace_bytes : d->workspace_bytes, stream));
+    return TANE_OK;
+}
+
+bool matmul_is_native(const Matmul *m) { return !m->quantize && m->choice[POINTERS_ALIGNED][false].found; }
+
+Status matmul_run_gelu(CudaDevice *d, const Matmul *m, const void *a, const void *b, void *c, void *gelu,
+                       const void *bias) {
+    const Choice *choice = &m->choice[POINTERS_ALIGNED][false];
+    float one = 1.0f, zero = 0.0f;
+    if (!matmul_is_native(m)) return FAIL(TANE_EINTERNAL, "matmul_run_gelu: cuBLASLt has no such product");
+    LT_TRY(set<const void *>(choice->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias));
+    LT_TRY(set<void *>(choice->desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, c));
+    LT_TRY(lt.Matmul(d->matmul_cache->handle, choice->desc, &one, b, choice->first, a, choice->second, &zero, gelu,
+                     choice->result, gelu, choice->result, &choice->algo, d->workspace, d->workspace_bytes, d->stream));
     return TANE_OK;
 }

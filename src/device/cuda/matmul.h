@@ -7,7 +7,7 @@
 
 #include "device/cuda/cuda.h"
 
-typedef enum MatmulEpilogue { EPILOGUE_NONE, EPILOGUE_BIAS } MatmulEpilogue;
+typedef enum MatmulEpilogue { EPILOGUE_NONE, EPILOGUE_BIAS, EPILOGUE_BIAS_GELU } MatmulEpilogue;
 
 typedef struct MatmulShape {
     int64_t m, n, k;
@@ -16,7 +16,7 @@ typedef struct MatmulShape {
     bool trans_a;          /* false: A is stored (M, K); true: (K, M) */
     bool trans_b;          /* false: B is stored (K, N); true: (N, K), as nn.Linear's weight */
     int64_t lda, ldb, ldc; /* elements between rows as stored */
-    MatmulEpilogue epilogue; /* BIAS: adds a bias (N) of `type` */
+    MatmulEpilogue epilogue; /* BIAS: adds a bias (N) of `type`; then GELU (tanh), C being what it is given */
     bool fp8;              /* A and B are rounded to e4m3 on the way, where the device's mode and shapes allow */
     bool tune;             /* runs in every step of a training: worth a search for the fastest algorithm */
 } MatmulShape;
@@ -30,6 +30,12 @@ size_t matmul_scratch(const Matmul *m);
 /* C = (accumulate ? C : 0) + op(A) op(B) + bias. side: on the device's side stream, with its own workspace. */
 Status matmul_run(CudaDevice *d, const Matmul *m, const void *a, const void *b, void *c, const void *bias,
                   bool accumulate, bool side, void *scratch);
+
+/* With EPILOGUE_BIAS_GELU: C = op(A) op(B) + bias, gelu = GELU(C before it is rounded). Only where matmul_is_native. */
+Status matmul_run_gelu(CudaDevice *d, const Matmul *m, const void *a, const void *b, void *c, void *gelu,
+                       const void *bias);
+/* cuBLASLt has an algorithm for it, in the type itself. */
+bool matmul_is_native(const Matmul *m);
 
 /* What shapes with few rows (decoding) run on instead of cuBLASLt: y (M, N) = x (M, K) w (N, K)^T + bias, M <= 8. */
 bool matvec_supports(const MatmulShape *shape);

@@ -54,14 +54,14 @@ FAULT_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell grep -lE 'test_fail
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 TANE := $(if $(filter build,$(BUILD)),tane,$(BUILD)/tane)
 
-# The GPU's plug-in, where nvcc is. CUDA_ARCHS: those of a card's compute capability that this nvcc knows, and PTX of the
+# The GPU's plug-in, where nvcc is. Code for 8.0 runs on 8.6 and 8.9 too. CUDA_ARCHS: those that this nvcc knows; PTX of the
 # last one for later cards.
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc)))
 CUDA ?= $(CUDA_HOME)
 ifneq ($(CUDA),)
 NVCC := $(CUDA)/bin/nvcc
 CUDA_VERSION := $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
-CUDA_ARCHS ?= $(filter 70 75 80 86 89 90,$(shell $(NVCC) --list-gpu-arch | sed 's/compute_//'))
+CUDA_ARCHS ?= $(filter 70 75 80 90,$(shell $(NVCC) --list-gpu-arch | sed 's/compute_//'))
 CUDA_NEWEST := $(lastword $(CUDA_ARCHS))
 PLUGIN := $(dir $(TANE))libtane_cuda.so
 PLUGIN := $(PLUGIN:./%=%)

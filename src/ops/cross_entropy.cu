@@ -270,7 +270,7 @@ static Status plan_products(Node *node, CrossEntropyCuda *c, int which, int64_t 
     s.m = m, s.n = v, s.k = width;
     s.type = s.out_type = x->dtype;
     s.trans_b = true;
-    s.tune = node->live;
+    s.trains = node->live;
     s.lda = s.ldb = width, s.ldc = c->stride;
     TRY_RETURN(matmul_plan(d, &s, &c->logits[which]));
     if (matmul_scratch(c->logits[which]) > *scratch) *scratch = matmul_scratch(c->logits[which]);

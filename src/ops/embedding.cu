@@ -367,15 +367,13 @@ static Status sort_keys(CudaDevice *d, int rows, int n, Scatters *all) {
     return TANE_OK;
 }
 
-template <typename T, int V> static Status launch_scatter(const Node *node, const TapeRun *run) {
+/* n scatters side by side. */
+template <typename T, int V> static Status launch_scatters(const Node *node, Scatters all, int n) {
     CudaDevice *d = cuda_device(node);
     const Tensor *x = node->out[0];
     const T *dx = (const T *)x->grad->data;
-    int rows = (int)tensor_rows(x), width = (int)tensor_width(x), n;
+    int rows = (int)tensor_rows(x), width = (int)tensor_width(x);
     unsigned columns = (unsigned)cuda_blocks(width, 32 * V), windows = (unsigned)cuda_blocks(rows, WINDOW);
-    Scatters all = {};
-    TRY_RETURN(scatters_of(node, run, &all, &n));
-    if (n == 0) return TANE_OK;
     if (rows <= FEW) {
         few<T, V><<<dim3((unsigned)rows, columns, n), 32 * SUM_WARPS, 0, d->stream>>>(dx, rows, width, all);
         CUDA_LAUNCHED();
@@ -387,6 +385,18 @@ template <typename T, int V> static Status launch_scatter(const Node *node, cons
     across<V><<<dim3(windows - 1, columns, n), 32 * SUM_WARPS, 0, d->stream>>>(rows, width, all);
     CUDA_LAUNCHED();
     return TANE_OK;
+}
+
+template <typename T, int V> static Status launch_scatter(const Node *node, const TapeRun *run) {
+    Scatters all = {};
+    int n;
+    TRY_RETURN(scatters_of(node, run, &all, &n));
+    if (n == 0) return TANE_OK;
+    if (n == 1 || all.of[0].grad != all.of[1].grad) return launch_scatters<T, V>(node, all, n);
+    Scatters second = {}; /* one table for both: they would add to one row at a time */
+    second.of[0] = all.of[1];
+    TRY_RETURN((launch_scatters<T, V>(node, all, 1)));
+    return launch_scatters<T, V>(node, second, 1);
 }
 
 template <typename T> static Status launch_backward(const Node *node, const TapeRun *run) {

@@ -22,7 +22,7 @@ static MatmulShape forward_shape(const Node *node) {
     s.trans_b = true;
     s.lda = s.ldb = s.k, s.ldc = s.n;
     s.epilogue = node->in[BIAS] ? EPILOGUE_BIAS : EPILOGUE_NONE;
-    s.fp8 = s.tune = node->live; /* training: what generation returns must not depend on its batch */
+    s.fp8 = s.trains = node->live; /* training: what generation returns must not depend on its batch */
     return s;
 }
 
@@ -32,7 +32,7 @@ static MatmulShape input_shape(const Node *node) {
     s.m = tensor_rows(x), s.n = tensor_width(x), s.k = w->shape[0];
     s.type = x->dtype, s.out_type = x->grad->dtype;
     s.lda = s.k, s.ldb = s.ldc = s.n;
-    s.fp8 = s.tune = true;
+    s.fp8 = s.trains = true;
     return s;
 }
 
@@ -41,7 +41,7 @@ static MatmulShape weight_shape(const Node *node) {
     MatmulShape s = {};
     s.m = w->shape[0], s.n = tensor_width(x), s.k = tensor_rows(x);
     s.type = x->dtype, s.out_type = w->grad->dtype;
-    s.trans_a = s.tune = true;
+    s.trans_a = s.trains = true;
     s.lda = s.m, s.ldb = s.ldc = s.n;
     return s;
 }
@@ -233,7 +233,7 @@ static Status plan(Node *node) {
         return FAIL(TANE_EUNSUPPORTED, "linear %s: no CUDA kernel for %s x %s", w->name ? w->name : "",
                     dtype_name(x->dtype), dtype_name(w->dtype));
     MatmulShape s = forward_shape(node);
-    if (!node->live && matvec_supports(&s)) node->variant = &by_matvec;
+    if (!node->live && !node->many_rows && matvec_supports(&s)) node->variant = &by_matvec;
     if (node->live) node->backward_reads_in = 1u << X | 1u << W;
     LinearScratch at;
     TRY_RETURN(plan_products(node, &at));

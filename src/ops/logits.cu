@@ -16,6 +16,8 @@ static MatmulShape product_shape(const Node *node) {
     return s;
 }
 
+static bool by_matvec(const Node *node, const MatmulShape *s) { return !node->many_rows && matvec_supports(s); }
+
 /* Row at[b] of x (B, T, units) to row b of picked (B, units); a unit is 16 bytes, or one element. */
 template <typename U>
 __global__ void gather_rows(U *picked, const U *x, const int32_t *at, int64_t length, int64_t units, CudaFault *fault) {
@@ -37,7 +39,7 @@ static Status plan(Node *node) {
     MatmulShape s = product_shape(node);
     const Matmul *m;
     node->scratch_bytes = picked_bytes(&s);
-    if (matvec_supports(&s)) return TANE_OK;
+    if (by_matvec(node, &s)) return TANE_OK;
     TRY_RETURN(matmul_plan(cuda_device(node), &s, &m));
     node->scratch_bytes += matmul_scratch(m);
     return TANE_OK;
@@ -62,7 +64,7 @@ static Status forward(const Node *node, const TapeRun *run) {
     if (s.k * size % 16 == 0) TRY_RETURN(gather<int4>(node, &s, 16));
     else TRY_RETURN(size == 4 ? gather<int32_t>(node, &s, 4) : gather<int16_t>(node, &s, 2));
     const void *w = node->in[W]->data;
-    if (matvec_supports(&s)) return matvec_run(d, &s, node->scratch, w, node->out[0]->data, NULL);
+    if (by_matvec(node, &s)) return matvec_run(d, &s, node->scratch, w, node->out[0]->data, NULL);
     const Matmul *m;
     TRY_RETURN(matmul_plan(d, &s, &m));
     return matmul_run(d, m, node->scratch, w, node->out[0]->data, NULL, false, false,

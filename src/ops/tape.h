@@ -48,6 +48,10 @@ Status tape_new(Tape **out, Device *device, bool with_grad);
 void tape_free(Tape *t); /* NULL is fine */
 bool tape_with_grad(const Tape *t);
 
+/* Without gradients, before recording: products of few rows are computed as those of many are, so that a row does not
+ * depend on how many share its tape. Otherwise a GPU has faster kernels for few rows, which round otherwise. */
+void tape_many_rows(Tape *t, bool many);
+
 /* Gradient checkpointing, chosen before recording. A recomputed node runs its forward again right before the backward of
  * its block, and what only that backward reads takes no memory in between. */
 typedef enum TapeRecompute {

@@ -207,6 +207,10 @@ static Status describe(CudaDevice *d, const Matmul *m, Choice *c, PointerCare ca
 
 enum { CANDIDATES = 12 };
 
+/* Inference: a row of C must not depend on how many there are. So K is not split, and fewer than LEAST_ROWS rows take the
+ * algorithm of so many: the library's kernels for a handful of rows add in another order. */
+enum { LEAST_ROWS = 16 };
+
 /* The heuristic's answers, at most `most`, the best first by its own judgement. */
 static Status ask_heuristic(CudaDevice *d, const Matmul *m, Choice *c, PointerCare care, bool side,
                             cublasLtMatmulPreference_t preference, int most, cublasLtMatmulAlgo_t *algos, int *n) {
@@ -217,7 +221,7 @@ static Status ask_heuristic(CudaDevice *d, const Matmul *m, Choice *c, PointerCa
     uint64_t workspace = side ? d->side_workspace_bytes : d->workspace_bytes;
     LT_TRY(prefer<uint64_t>(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace));
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                            CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+                            s->trains ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE));
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b));
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a));
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out));
@@ -357,6 +361,18 @@ static void tune(CudaDevice *d, const Matmul *m, Choice *c, const cublasLtMatmul
     tune_close(&t);
 }
 
+/* The algorithm for LEAST_ROWS rows, into a choice that is described for fewer. */
+static Status choose_as_for_more(CudaDevice *d, const Matmul *m, Choice *c, PointerCare care, bool side, int *n) {
+    Matmul more = *m;
+    Choice described = {};
+    bool known = false;
+    more.shape.m = LEAST_ROWS;
+    Status st = describe(d, &more, &described, care, &known);
+    if (st == TANE_OK) st = candidates(d, &more, &described, care, side, 1, &c->algo, n);
+    choice_free(&described);
+    return st;
+}
+
 static Status choose(CudaDevice *d, Matmul *m, PointerCare care, bool side) {
     const MatmulShape *s = &m->shape;
     Choice *c = &m->choice[care][side];
@@ -366,11 +382,10 @@ static Status choose(CudaDevice *d, Matmul *m, PointerCare care, bool side) {
     bool known = false;
     TRY_RETURN(describe(d, m, c, care, &known));
     if (!known) return TANE_OK;
-    cublasLtMatmulAlgo_t algos[CANDIDATES];
-    int n;
-    TRY_RETURN(candidates(d, m, c, care, side, 1, algos, &n));
+    int n = 0;
+    if (!s->trains && s->m < LEAST_ROWS && !s->trans_a) TRY_RETURN(choose_as_for_more(d, m, c, care, side, &n));
+    else TRY_RETURN(candidates(d, m, c, care, side, 1, &c->algo, &n));
     c->found = n > 0;
-    if (c->found) c->algo = algos[0];
     return TANE_OK;
 }
 
@@ -378,7 +393,7 @@ static Status choose(CudaDevice *d, Matmul *m, PointerCare care, bool side) {
 static Status search(CudaDevice *d, Matmul *m) {
     const MatmulShape *s = &m->shape;
     Choice *c = &m->choice[POINTERS_ALIGNED][false];
-    if (!s->tune || m->tuned || d->base.rehearsing || d->capturing) return TANE_OK;
+    if (!s->trains || m->tuned || d->base.rehearsing || d->capturing) return TANE_OK;
     m->tuned = true;
     if (m->quantize || !c->found || 2.0 * (double)s->m * (double)s->n * (double)s->k < TUNE_FROM) return TANE_OK;
     cublasLtMatmulAlgo_t algos[CANDIDATES];
@@ -391,7 +406,7 @@ static Status search(CudaDevice *d, Matmul *m) {
 static bool same_shape(const MatmulShape *p, const MatmulShape *q) {
     return p->m == q->m && p->n == q->n && p->k == q->k && p->type == q->type && p->out_type == q->out_type &&
            p->trans_a == q->trans_a && p->trans_b == q->trans_b && p->lda == q->lda && p->ldb == q->ldb &&
-           p->ldc == q->ldc && p->epilogue == q->epilogue && p->fp8 == q->fp8 && p->tune == q->tune;
+           p->ldc == q->ldc && p->epilogue == q->epilogue && p->fp8 == q->fp8 && p->trains == q->trains;
 }
 
 /* How this product could go through 8 bits; the library has the last word. */

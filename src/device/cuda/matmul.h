@@ -18,7 +18,8 @@ typedef struct MatmulShape {
     int64_t lda, ldb, ldc; /* elements between rows as stored */
     MatmulEpilogue epilogue; /* BIAS: adds a bias (N) of `type`; then GELU (tanh), C being what it is given */
     bool fp8;              /* A and B are rounded to e4m3 on the way, where the device's mode and shapes allow */
-    bool tune;             /* runs in every step of a training: worth a search for the fastest algorithm */
+    bool trains;           /* runs in every step of a training: worth a search for the fastest algorithm. Otherwise a row
+                            * of C must not depend on M */
 } MatmulShape;
 
 typedef struct Matmul Matmul; /* a planned product */

@@ -167,8 +167,9 @@ sanitize: setup
 	@ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 TEST_TIMEOUT=1200 \
 	    TANE=$(abspath $(SANITIZE_BUILD)/tane) tests/run.sh $(TESTS:$(BUILD)/%=$(SANITIZE_BUILD)/%)
 
+# With the plug-in where a GPU would use it.
 quickstart: setup
-	@$(SUBMAKE) $(TANE)
+	@$(SUBMAKE) $(TANE) $(if $(wildcard /dev/nvidia0),$(PLUGIN))
 	@TANE=$(TANE) tools/quickstart.sh
 
 bench: setup

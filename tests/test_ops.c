@@ -68,7 +68,7 @@ static void build_embedding(Case *c) {
 static void build_norm(Case *c) {
     Tensor *x = activation(c, "x"), *delta = activation(c, "delta"), *sum;
     Tensor *weight = param(c, "weight"), *bias = param(c, "bias");
-    output(c, "y", op_norm(c->rig.tape, x, delta, weight, bias, (NormKind)arg(c, 0), arg(c, 1), &sum));
+    output(c, "y", op_norm(c->rig.tape, x, delta, weight, bias, (NormKind)arg(c, 0), arg(c, 1), 0, &sum));
     if (delta) output(c, "sum", sum);
     else assert_ptr_equal(sum, x);
 }
@@ -273,7 +273,7 @@ static void threads_case(Rig *r, int which, Device *device, DType dtype) {
     case 0:
         y = op_norm(t, x, rig_activation(r, "delta", B, T, C, rig_normal(r, B * T * C, 1)),
                     rig_param(r, "w", 1, (int64_t[]){C}, rig_normal(r, C, 1), true),
-                    rig_param(r, "b", 1, (int64_t[]){C}, rig_normal(r, C, 1), true), NORM_LAYER, 1e-5f, NULL);
+                    rig_param(r, "b", 1, (int64_t[]){C}, rig_normal(r, C, 1), true), NORM_LAYER, 1e-5f, 0, NULL);
         break;
     case 1: y = op_activation(t, x, ACTIVATION_GELU_TANH); break;
     case 2: y = op_dropout(t, x, 0.3f); break;
@@ -402,6 +402,94 @@ static void dropout_is_a_fair_coin_and_the_same_in_backward(void **state) {
     rig_free(&r);
 }
 
+/* Dropout inside norm: x + dropout(delta). A mask depends on the node's number, so `apart` puts op_dropout where the
+ * other tape has its norm. */
+static void residual_case(Rig *r, int64_t c, float p, bool apart) {
+    enum { ROWS = 6 };
+    rig_rng.counter = 0; /* the same values each time */
+    rig_new(r, test_device(), DTYPE_F32, true);
+    Tensor *x = rig_activation(r, "x", 2, ROWS / 2, c, rig_normal(r, ROWS * c, 1));
+    Tensor *delta = rig_activation(r, "delta", 2, ROWS / 2, c, rig_normal(r, ROWS * c, 1)), *sum;
+    Tensor *w = rig_param(r, "w", 1, &c, rig_normal(r, c, 1), true);
+    Tensor *b = rig_param(r, "b", 1, &c, rig_normal(r, c, 1), true);
+    if (apart) delta = op_dropout(r->tape, delta, p);
+    Tensor *y = op_norm(r->tape, x, delta, w, b, NORM_LAYER, 1e-5f, apart ? 0 : p, &sum);
+    rig_output(r, "y", y, rig_normal(r, ROWS * c, 1));
+    rig_output(r, "sum", sum, rig_normal(r, ROWS * c, 1));
+    rig_ready(r);
+}
+
+static void near(const char *what, const float *got, const float *want, int64_t n) {
+    double distance = rig_distance(got, want, n), scale = rig_scale(want, n);
+    if (!(distance <= 1e-5 * scale)) fail_msg("%s is %g apart, and the largest element is %g", what, distance, scale);
+}
+
+static void residual_dropout_is_dropout_and_norm(void **state) {
+    (void)state;
+    static const int64_t widths[] = {1, 7, 16, 130};
+    for (int i = 0; i < 4; i++)
+        for (int training = 0; training < 2; training++) {
+            TapeRun run = {.seed = 3, .position = 8, .training = training};
+            Rig one, two;
+            residual_case(&one, widths[i], 0.4f, false);
+            residual_case(&two, widths[i], 0.4f, true);
+            rig_run(&one, &run);
+            rig_run(&two, &run);
+            for (int k = 0; k < one.n_in; k++) near(one.in[k].name, one.in[k].grad, two.in[k].grad, one.in[k].n);
+            for (int k = 0; k < one.n_out; k++) {
+                const char *name = one.out[k].name;
+                near(name, rig_values(&one, name), rig_values(&two, name), one.out[k].n);
+            }
+            rig_free(&one);
+            rig_free(&two);
+        }
+}
+
+/* What the outputs' seeds are the gradient of. */
+static double objective(Rig *r, const TapeRun *run) {
+    double total = 0;
+    rig_run(r, run);
+    for (int k = 0; k < r->n_out; k++) {
+        const float *y = rig_values(r, r->out[k].name), *seed = r->out[k].seed;
+        for (int64_t i = 0; i < r->out[k].n; i++) total += (double)y[i] * seed[i];
+    }
+    return total;
+}
+
+static void residual_dropout_has_the_gradient_of_differences(void **state) {
+    (void)state;
+    enum { C = 7, N = 6 * C };
+    const float step = 0.01f;
+    TapeRun run = {.seed = 3, .position = 8, .training = true};
+    Rig r;
+    residual_case(&r, C, 0.4f, false);
+    for (int which = 0; which < 2; which++) { /* x, delta; in the order residual_case draws their values */
+        rig_rng.counter = 0;
+        float *value = rig_normal(&r, N, 1), *grad = rig_array(&r, N);
+        if (which) value = rig_normal(&r, N, 1);
+        RigInput *in = rig_input(&r, which ? "delta" : "x");
+        rig_run(&r, &run);
+        memcpy(grad, in->grad, N * sizeof *grad);
+        int dropped = 0;
+        for (int i = 0; i < N; i++) {
+            float at = value[i];
+            value[i] = at + step;
+            rig_set(&r, in, value);
+            double up = objective(&r, &run);
+            value[i] = at - step;
+            rig_set(&r, in, value);
+            double slope = (up - objective(&r, &run)) / (2 * (double)step);
+            value[i] = at;
+            if (fabs(slope - grad[i]) > 0.02 * (1 + fabs(slope)))
+                fail_msg("%s[%d]: the gradient is %g, differences say %g", in->name, i, (double)grad[i], slope);
+            dropped += grad[i] == 0;
+        }
+        rig_set(&r, in, value);
+        assert_true(which ? dropped > N / 5 && dropped < N * 3 / 5 : dropped == 0);
+    }
+    rig_free(&r);
+}
+
 static void dropout_of_nothing_records_nothing(void **state) {
     (void)state;
     Rig r;
@@ -418,6 +506,12 @@ static void dropout_of_nothing_records_nothing(void **state) {
         AttentionShape shape = {.heads = 1, .kv_heads = 1, .head_dim = 4, .dropout = bad[i]};
         assert_null(op_attention(r.tape, x, &shape, NULL, NULL, NULL));
         assert_error(tape_plan(r.tape), TANE_EINVAL, "[0, 1)");
+        rig_free(&r);
+        rig_new(&r, test_device(), DTYPE_F32, false);
+        x = rig_activation(&r, "x", 1, 1, 4, rig_normal(&r, 4, 1));
+        Tensor *w = rig_param(&r, "w", 1, (int64_t[]){4}, rig_normal(&r, 4, 1), false);
+        assert_null(op_norm(r.tape, x, NULL, w, NULL, NORM_RMS, 1e-5f, i ? bad[i] : 0.1f, NULL));
+        assert_error(tape_plan(r.tape), TANE_EINVAL, i ? "[0, 1)" : "of delta, and there is none");
         rig_free(&r);
         rig_new(&r, test_device(), DTYPE_F32, false);
         x = rig_activation(&r, "x", 1, 1, 4, (float[]){1, 2, 3, 4});
@@ -673,6 +767,8 @@ int main(void) {
         TEST(same_bits_on_any_number_of_threads),
         TEST(more_threads_than_planned_are_refused),
         TEST(dropout_is_a_fair_coin_and_the_same_in_backward),
+        TEST(residual_dropout_is_dropout_and_norm),
+        TEST(residual_dropout_has_the_gradient_of_differences),
         TEST(dropout_of_nothing_records_nothing),
         TEST(loss_in_chunks),
         TEST(loss_with_few_labels_stays_in_its_memory),

@@ -59,17 +59,18 @@ static void build_gpt(Rig *r) {
     Tensor *x = op_dropout(t, op_embedding(t, in.tokens, in.positions, wte, wpe), p), *delta = NULL, *h, *hits;
     for (int i = 0; i < layers; i++) {
         tape_block(t);
-        h = op_norm(t, x, delta, vector(r, "ln1.w", i, C, 1), vector(r, "ln1.b", i, C, 0), NORM_LAYER, 1e-5f, &x);
+        h = op_norm(t, x, delta, vector(r, "ln1.w", i, C, 1), vector(r, "ln1.b", i, C, 0), NORM_LAYER, 1e-5f,
+                    delta ? p : 0, &x);
         h = op_linear(t, h, matrix(r, "qkv.w", i, 3 * C, C, 1), vector(r, "qkv.b", i, 3 * C, 0));
         h = attention(t, h, H, H, D, p, NULL, NULL);
-        delta = op_dropout(t, op_linear(t, h, matrix(r, "out.w", i, C, C, 1), vector(r, "out.b", i, C, 0)), p);
-        h = op_norm(t, x, delta, vector(r, "ln2.w", i, C, 1), vector(r, "ln2.b", i, C, 0), NORM_LAYER, 1e-5f, &x);
+        delta = op_linear(t, h, matrix(r, "out.w", i, C, C, 1), vector(r, "out.b", i, C, 0));
+        h = op_norm(t, x, delta, vector(r, "ln2.w", i, C, 1), vector(r, "ln2.b", i, C, 0), NORM_LAYER, 1e-5f, p, &x);
         h = op_activation(t, op_linear(t, h, matrix(r, "up.w", i, F, C, 1), vector(r, "up.b", i, F, 0)),
                           ACTIVATION_GELU_TANH);
-        delta = op_dropout(t, op_linear(t, h, matrix(r, "down.w", i, C, F, 1), vector(r, "down.b", i, C, 0)), p);
+        delta = op_linear(t, h, matrix(r, "down.w", i, C, F, 1), vector(r, "down.b", i, C, 0));
     }
     tape_block(t);
-    h = op_norm(t, x, delta, vector(r, "ln.w", 0, C, 1), vector(r, "ln.b", 0, C, 0), NORM_LAYER, 1e-5f, NULL);
+    h = op_norm(t, x, delta, vector(r, "ln.w", 0, C, 1), vector(r, "ln.b", 0, C, 0), NORM_LAYER, 1e-5f, p, NULL);
     rig_output(r, "losses", op_cross_entropy(t, h, wte, in.labels, 0.1f, NULL, &hits), NULL);
 }
 
@@ -88,17 +89,17 @@ static void build_llama(Rig *r) {
     Tensor *rope = rig_floats(r, "rope", 2, (int64_t[]){T, D}, table);
     for (int i = 0; i < layers; i++) {
         tape_block(t);
-        h = op_norm(t, x, delta, vector(r, "n1.w", i, C, 1), NULL, NORM_RMS, 1e-6f, &x);
+        h = op_norm(t, x, delta, vector(r, "n1.w", i, C, 1), NULL, NORM_RMS, 1e-6f, 0, &x);
         h = op_rope(t, op_linear(t, h, matrix(r, "qkv.w", i, (H + 2 * KV) * D, C, 1), NULL), in.positions, rope, H, KV,
                     D);
         h = attention(t, h, H, KV, D, 0, NULL, NULL);
         delta = op_linear(t, h, matrix(r, "o.w", i, C, C, 1), NULL);
-        h = op_norm(t, x, delta, vector(r, "n2.w", i, C, 1), NULL, NORM_RMS, 1e-6f, &x);
+        h = op_norm(t, x, delta, vector(r, "n2.w", i, C, 1), NULL, NORM_RMS, 1e-6f, 0, &x);
         h = op_glu(t, op_linear(t, h, matrix(r, "gate_up.w", i, 2 * F, C, 1), NULL), ACTIVATION_SILU);
         delta = op_linear(t, h, matrix(r, "down.w", i, C, F, 1), NULL);
     }
     tape_block(t);
-    h = op_norm(t, x, delta, vector(r, "n.w", 0, C, 1), NULL, NORM_RMS, 1e-6f, NULL);
+    h = op_norm(t, x, delta, vector(r, "n.w", 0, C, 1), NULL, NORM_RMS, 1e-6f, 0, NULL);
     rig_output(r, "losses", op_cross_entropy(t, h, matrix(r, "head", 0, V, C, 2), in.labels, 0, NULL, &hits), NULL);
 }
 
@@ -114,16 +115,16 @@ static void build_knots(Rig *r) {
     tape_block(t);
     Tensor *late = op_activation(t, op_linear(t, e, w, b), ACTIVATION_SILU); /* the delta, made before x */
     Tensor *x = op_dropout(t, op_activation(t, op_linear(t, late, w, NULL), ACTIVATION_GELU), 0.2f);
-    Tensor *y = op_norm(t, x, op_activation(t, e, ACTIVATION_GELU_TANH), g, NULL, NORM_RMS, 1e-5f, &s);
+    Tensor *y = op_norm(t, x, op_activation(t, e, ACTIVATION_GELU_TANH), g, NULL, NORM_RMS, 1e-5f, 0, &s);
     tape_block(t);
     Tensor *z = op_dropout(t, op_activation(t, y, ACTIVATION_GELU), 0.1f);
-    Tensor *u = op_norm(t, z, s, vector(r, "g2.", 0, C, 1), b, NORM_LAYER, 1e-5f,
+    Tensor *u = op_norm(t, z, s, vector(r, "g2.", 0, C, 1), b, NORM_LAYER, 1e-5f, 0,
                         &s2); /* the sum of one is the delta of the next */
-    Tensor *v = op_norm(t, s2, op_linear(t, u, w, NULL), g, vector(r, "c", 0, C, 0), NORM_LAYER, 1e-5f, &s);
+    Tensor *v = op_norm(t, s2, op_linear(t, u, w, NULL), g, vector(r, "c", 0, C, 0), NORM_LAYER, 1e-5f, 0, &s);
     tape_block(t);
     Tensor *n = op_norm(t, op_linear(t, s, w, b), op_dropout(t, op_activation(t, v, ACTIVATION_SILU), 0.1f), g, NULL,
-                        NORM_RMS, 1e-5f, &s2);
-    Tensor *m = op_norm(t, n, s2, g, b, NORM_LAYER, 1e-5f, NULL);
+                        NORM_RMS, 1e-5f, 0, &s2);
+    Tensor *m = op_norm(t, n, s2, g, b, NORM_LAYER, 1e-5f, 0, NULL);
     rig_output(r, "losses", op_cross_entropy(t, m, wte, in.labels, 0, NULL, &hits), NULL);
 }
 
@@ -137,25 +138,25 @@ static void build_crossed(Rig *r) {
     Tensor *a = op_linear(t, op_embedding(t, in.positions, NULL, wte, NULL), w, NULL);
     Tensor *c = op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL), matrix(r, "w2.", 0, C, C, 1), NULL);
     tape_block(t);
-    Tensor *y = op_norm(t, a, c, g, NULL, NORM_LAYER, 1e-5f,
+    Tensor *y = op_norm(t, a, c, g, NULL, NORM_LAYER, 1e-5f, 0,
                         &s); /* its backward adds to the gradient of s where it lies */
-    Tensor *z = op_norm(t, s, delta, g, NULL, NORM_RMS, 1e-5f, &s2);
-    Tensor *q = op_norm(t, s2, op_linear(t, z, w, NULL), g, NULL, NORM_RMS, 1e-5f, NULL);
-    Tensor *p = op_norm(t, q, y, g, NULL, NORM_LAYER, 1e-5f, NULL);
+    Tensor *z = op_norm(t, s, delta, g, NULL, NORM_RMS, 1e-5f, 0, &s2);
+    Tensor *q = op_norm(t, s2, op_linear(t, z, w, NULL), g, NULL, NORM_RMS, 1e-5f, 0, NULL);
+    Tensor *p = op_norm(t, q, y, g, NULL, NORM_LAYER, 1e-5f, 0, NULL);
 
     /* a delta that is itself a residual sum, recorded after x; and an x that another op reads after delta was made */
     tape_block(t);
     Tensor *early = op_linear(t, p, w, NULL), *s3, *s4, *s5;
     Tensor *twin = matrix(r, "twin", 0, V, C, 1), *both = op_embedding(t, in.tokens, in.positions, twin, twin);
-    Tensor *h = op_norm(t, both, op_linear(t, p, w, NULL), g, NULL, NORM_RMS, 1e-5f, &s3);
-    Tensor *k = op_norm(t, early, s3, g, NULL, NORM_RMS, 1e-5f, &s4);
+    Tensor *h = op_norm(t, both, op_linear(t, p, w, NULL), g, NULL, NORM_RMS, 1e-5f, 0, &s3);
+    Tensor *k = op_norm(t, early, s3, g, NULL, NORM_RMS, 1e-5f, 0, &s4);
     tape_block(t);
     Tensor *d2 = op_linear(t, h, w, NULL), *a2 = op_activation(t, s4, ACTIVATION_SILU);
-    Tensor *m = op_norm(t, s4, d2, g, NULL, NORM_LAYER, 1e-5f, &s5);
-    m = op_norm(t, s5, op_linear(t, op_norm(t, m, op_linear(t, a2, w, NULL), g, NULL, NORM_RMS, 1e-5f, NULL), w, NULL),
-                g, NULL, NORM_RMS, 1e-5f, &s5);
+    Tensor *m = op_norm(t, s4, d2, g, NULL, NORM_LAYER, 1e-5f, 0, &s5);
+    m = op_norm(t, m, op_linear(t, a2, w, NULL), g, NULL, NORM_RMS, 1e-5f, 0, NULL);
+    m = op_norm(t, s5, op_linear(t, m, w, NULL), g, NULL, NORM_RMS, 1e-5f, 0, &s5);
     tape_block(t);
-    m = op_norm(t, m, op_norm(t, k, s5, g, NULL, NORM_LAYER, 1e-5f, NULL), g, NULL, NORM_RMS, 1e-5f, NULL);
+    m = op_norm(t, m, op_norm(t, k, s5, g, NULL, NORM_LAYER, 1e-5f, 0, NULL), g, NULL, NORM_RMS, 1e-5f, 0, NULL);
     rig_output(r, "losses", op_cross_entropy(t, m, wte, in.labels, 0, NULL, &hits), NULL);
 }
 
@@ -417,7 +418,7 @@ static void frozen_parameters_cost_nothing(void **state) {
         Tensor *g = vector(&r[frozen], "g", 0, C, 1);
         Tensor *h = op_activation(t, op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL), w, NULL),
                                   ACTIVATION_SILU);
-        h = op_norm(t, h, NULL, g, NULL, NORM_LAYER, 1e-5f, NULL);
+        h = op_norm(t, h, NULL, g, NULL, NORM_LAYER, 1e-5f, 0, NULL);
         rig_output(&r[frozen], "losses", op_cross_entropy(t, h, wte, in.labels, 0, NULL, &hits), NULL);
         rig_ready(&r[frozen]);
         rig_run(&r[frozen], &train);
@@ -445,7 +446,7 @@ static void the_first_error_sticks(void **state) {
     assert_null(y);
     /* every op goes on with NULL in hand */
     y = op_activation(t, y, ACTIVATION_RELU);
-    y = op_norm(t, y, NULL, w, NULL, NORM_RMS, 1e-5f, &sum);
+    y = op_norm(t, y, NULL, w, NULL, NORM_RMS, 1e-5f, 0, &sum);
     y = op_glu(t, op_dropout(t, y, 0.1f), ACTIVATION_SILU);
     y = attention(t, op_rope(t, y, NULL, NULL, 1, 1, 2), 1, 1, 2, 0, NULL, NULL);
     y = op_embedding(t, NULL, NULL, NULL, NULL);
@@ -478,11 +479,11 @@ static void wrong_shapes_are_refused(void **state) {
         const char *message = NULL;
         Tensor *y = NULL;
         switch (which) {
-        case 0: message = "norm:", y = op_norm(t, x, NULL, five, NULL, NORM_RMS, 1e-5f, NULL); break;
-        case 1: message = "norm:", y = op_norm(t, x, NULL, six, five, NORM_LAYER, 1e-5f, NULL); break;
-        case 2: message = "norm:", y = op_norm(t, x, odd, six, NULL, NORM_LAYER, 1e-5f, NULL); break;
+        case 0: message = "norm:", y = op_norm(t, x, NULL, five, NULL, NORM_RMS, 1e-5f, 0, NULL); break;
+        case 1: message = "norm:", y = op_norm(t, x, NULL, six, five, NORM_LAYER, 1e-5f, 0, NULL); break;
+        case 2: message = "norm:", y = op_norm(t, x, odd, six, NULL, NORM_LAYER, 1e-5f, 0, NULL); break;
         case 3:
-            message = "norm: x and delta are one tensor", y = op_norm(t, x, x, six, NULL, NORM_LAYER, 1e-5f, NULL);
+            message = "norm: x and delta are one tensor", y = op_norm(t, x, x, six, NULL, NORM_LAYER, 1e-5f, 0, NULL);
             break;
         case 4: message = "linear", y = op_linear(t, odd, w, NULL); break;
         case 5: message = "linear", y = op_linear(t, x, w, six); break;
@@ -558,10 +559,10 @@ static Status whole_life(void *ctx) {
     Tensor *n = tape_param(t, "g", DTYPE_F32, 1, (int64_t[]){8}, true);
     Tensor *x = op_embedding(t, tokens, NULL, e, NULL), *sum = NULL, *hits = NULL, *h;
     for (int i = 0; i < 40; i++) { /* enough for every array to grow */
-        h = op_norm(t, x, i ? sum : NULL, n, NULL, NORM_RMS, 1e-5f, i ? &x : NULL);
+        h = op_norm(t, x, i ? sum : NULL, n, NULL, NORM_RMS, 1e-5f, 0, i ? &x : NULL);
         sum = op_dropout(t, attention(t, op_linear(t, h, q, NULL), 1, 1, 8, 0, NULL, NULL), 0.1f);
     }
-    h = op_norm(t, x, sum, n, NULL, NORM_RMS, 1e-5f, NULL);
+    h = op_norm(t, x, sum, n, NULL, NORM_RMS, 1e-5f, 0, NULL);
     op_cross_entropy(t, h, e, tokens, 0, NULL, &hits);
     TRY(tape_plan(t));
     TRY(mem_new(&memory, tape_bytes(t), 1));

@@ -125,16 +125,16 @@ static void forward(const Model *m, Tape *t, const ModelInput *in, ModelOutput *
     for (int i = 0; i < c->layers; i++) {
         const Gpt2Layer *l = &g->layer[i];
         tape_block(t);
-        h = op_norm(t, x, delta, W(l->norm1_w), W(l->norm1_b), NORM_LAYER, eps, &x);
+        h = op_norm(t, x, delta, W(l->norm1_w), W(l->norm1_b), NORM_LAYER, eps, delta ? p : 0, &x);
         h = op_linear(t, h, W(l->qkv_w), W(l->qkv_b));
         h = op_attention(t, h, &shape, in->starts, in->cache ? in->cache[i] : NULL, in->past);
-        delta = op_dropout(t, op_linear(t, h, W(l->out_w), W(l->out_b)), p);
-        h = op_norm(t, x, delta, W(l->norm2_w), W(l->norm2_b), NORM_LAYER, eps, &x);
+        delta = op_linear(t, h, W(l->out_w), W(l->out_b));
+        h = op_norm(t, x, delta, W(l->norm2_w), W(l->norm2_b), NORM_LAYER, eps, p, &x);
         h = op_activation(t, op_linear(t, h, W(l->fc_w), W(l->fc_b)), c->activation);
-        delta = op_dropout(t, op_linear(t, h, W(l->proj_w), W(l->proj_b)), p);
+        delta = op_linear(t, h, W(l->proj_w), W(l->proj_b));
     }
     tape_block(t);
-    out->hidden = op_norm(t, x, delta, W(g->norm_w), W(g->norm_b), NORM_LAYER, eps, NULL);
+    out->hidden = op_norm(t, x, delta, W(g->norm_w), W(g->norm_b), NORM_LAYER, eps, p, NULL);
     out->head = c->tied ? wte : W(g->head);
 #undef W
 }

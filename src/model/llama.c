@@ -153,16 +153,16 @@ static void forward(const Model *m, Tape *t, const ModelInput *in, ModelOutput *
     for (int i = 0; i < c->layers; i++) {
         const LlamaLayer *l = &g->layer[i];
         tape_block(t);
-        h = op_norm(t, x, delta, W(l->norm1), NULL, NORM_RMS, eps, &x);
+        h = op_norm(t, x, delta, W(l->norm1), NULL, NORM_RMS, eps, 0, &x);
         h = op_rope(t, op_linear(t, h, W(l->qkv_w), W(l->qkv_b)), in->positions, rope, heads, kv_heads, d);
         h = op_attention(t, h, &shape, in->starts, in->cache ? in->cache[i] : NULL, in->past);
         delta = op_linear(t, h, W(l->out_w), W(l->out_b));
-        h = op_norm(t, x, delta, W(l->norm2), NULL, NORM_RMS, eps, &x);
+        h = op_norm(t, x, delta, W(l->norm2), NULL, NORM_RMS, eps, 0, &x);
         h = op_glu(t, op_linear(t, h, W(l->gate_up_w), W(l->gate_up_b)), c->activation);
         delta = op_linear(t, h, W(l->down_w), W(l->down_b));
     }
     tape_block(t);
-    out->hidden = op_norm(t, x, delta, W(g->norm), NULL, NORM_RMS, eps, NULL);
+    out->hidden = op_norm(t, x, delta, W(g->norm), NULL, NORM_RMS, eps, 0, NULL);
     out->head = c->tied ? embedding : W(g->head);
 #undef W
 }

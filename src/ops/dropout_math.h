@@ -18,4 +18,12 @@ static inline void dropout_mask(float *keep, int64_t n, int64_t first, float p, 
     }
 }
 
+/* The same from any element on; keep holds n + 3. */
+static inline const float *dropout_mask_at(float *keep, int64_t n, int64_t first, float p, const Node *node,
+                                           const TapeRun *run) {
+    int64_t ahead = first & 3;
+    dropout_mask(keep, n + ahead, first - ahead, p, node, run);
+    return keep + ahead;
+}
+
 #endif

@@ -4,10 +4,14 @@
  *   LayerNorm: y = (s - mean(s)) / sqrt(var(s) + eps) * weight + bias
  *   RMSNorm:   y = s / sqrt(mean(s^2) + eps) * weight (+ bias)
  *
+ * With dropout delta is multiplied by mask / (1 - p), as dropout.c does, in training.
+ *
  * Backward, with n = the normalised s, g = dy * weight, r = 1 / sqrt(...):
  *   LayerNorm: ds = r (g - mean(g) - n mean(g n)) + dsum;   RMSNorm: ds = r (g - n mean(g n)) + dsum
- *   dx = ddelta = ds (one buffer: the residual stream's gradient); dweight = sum over rows of dy n; dbias = sum of dy.
+ *   dx = ds, ddelta = ds mask / (1 - p) (without dropout one buffer: the residual stream's gradient);
+ *   dweight = sum over rows of dy n; dbias = sum of dy.
  */
+#include "ops/dropout_math.h"
 #include "ops/node.h"
 #include "ops/ops.h"
 #include "ops/simd.h"
@@ -17,19 +21,22 @@ enum { SUM, Y };
 
 typedef struct NormArgs {
     NormKind kind;
-    float epsilon;
+    float epsilon, dropout;
 } NormArgs;
 
 #ifdef OP_FRONT
 Tensor *op_norm(Tape *t, Tensor *x, Tensor *delta, Tensor *weight, Tensor *bias, NormKind kind, float epsilon,
-                Tensor **sum_out) {
+                float dropout, Tensor **sum_out) {
     if (!tape_ok(t)) return NULL;
     int64_t c = tensor_width(x);
     if (tensor_count(weight) != c || (bias && tensor_count(bias) != c) ||
         (delta && tensor_count(delta) != tensor_count(x)))
         return tape_fail(t, "norm: x and delta must be (..., C), weight and bias (C) with C = %lld", (long long)c);
     if (x == delta) return tape_fail(t, "norm: x and delta are one tensor; its gradient would count once, not twice");
-    NormArgs args = {kind, epsilon};
+    if (!(dropout >= 0.0f && dropout < 1.0f)) return tape_fail(t, "norm: dropout %g is not in [0, 1)", (double)dropout);
+    if (dropout > 0.0f && !delta)
+        return tape_fail(t, "norm: dropout %g is of delta, and there is none; use op_dropout on x", (double)dropout);
+    NormArgs args = {kind, epsilon, dropout};
     Tensor *sum = delta ? tape_activation(t, "residual", x->dtype, x->rank, x->shape) : NULL;
     Tensor *y = tape_activation(t, "norm", x->dtype, x->rank, x->shape);
     Tensor *in[] = {x, delta, weight, bias}, *out[] = {sum, y};
@@ -38,6 +45,11 @@ Tensor *op_norm(Tape *t, Tensor *x, Tensor *delta, Tensor *weight, Tensor *bias,
     return y;
 }
 #endif
+
+static bool drops(const NormArgs *args, const TapeRun *run) { return run->training && args->dropout > 0.0f; }
+
+/* Floats of scratch for each thread: five rows, and the mask's. */
+static int64_t own_scratch(int64_t c) { return 6 * c + 3; }
 
 static Status plan(Node *node) {
     Tensor *x = node->in[X];
@@ -57,12 +69,13 @@ static Status plan(Node *node) {
     if (node->out[SUM]) {
         node->backward_reads_out |= 1u << SUM;
         node->inplace[SUM] = X + 1;
-        node->inplace_grad[X] = node->inplace_grad[DELTA] = SUM + 1;
+        node->inplace_grad[X] = SUM + 1;
+        if (((const NormArgs *)node->args)->dropout == 0.0f) node->inplace_grad[DELTA] = SUM + 1;
         node->passes_grad = true;
     } else {
         node->backward_reads_in |= 1u << X;
     }
-    size_t per_thread = (size_t)(5 * c) * 4;
+    size_t per_thread = (size_t)own_scratch(c) * 4;
     node->scratch_bytes = per_thread * (size_t)omp_get_max_threads() + (size_t)(2 * SUM_BLOCKS * c) * 4;
     return TANE_OK;
 }
@@ -77,8 +90,12 @@ static void affine_row(float *restrict y, const float *restrict s, float mean, f
         for (int64_t j = 0; j < c; j++) y[j] += b[j];
 }
 
+static void times_row(float *restrict x, const float *restrict keep, int64_t c) {
+#pragma omp simd
+    for (int64_t j = 0; j < c; j++) x[j] *= keep[j];
+}
+
 static Status forward(const Node *node, const TapeRun *run) {
-    (void)run;
     const NormArgs *args = node->args;
     const Tensor *x = node->in[X], *delta = node->in[DELTA], *bias = node->in[BIAS], *sum = node->out[SUM];
     int64_t rows = tensor_rows(x), c = tensor_width(x);
@@ -86,7 +103,8 @@ static Status forward(const Node *node, const TapeRun *run) {
     float *stats = node->n_saved ? node->saved[0]->data : NULL;
 #pragma omp parallel if (rows * c > 16384)
     {
-        float *s = (float *)node->scratch + 5 * c * omp_get_thread_num(), *tmp = s + c, *w = s + 2 * c, *b = s + 3 * c;
+        float *s = (float *)node->scratch + own_scratch(c) * omp_get_thread_num(), *tmp = s + c, *w = s + 2 * c;
+        float *b = s + 3 * c, *keep = s + 5 * c;
         load_row(w, node->in[WEIGHT]->data, type, c);
         if (bias) load_row(b, bias->data, type, c);
 #pragma omp for schedule(static)
@@ -94,6 +112,7 @@ static Status forward(const Node *node, const TapeRun *run) {
             load_row(s, row_at(x->data, type, i * c), type, c);
             if (delta) {
                 load_row(tmp, row_at(delta->data, type, i * c), type, c);
+                if (drops(args, run)) times_row(tmp, dropout_mask_at(keep, c, i * c, args->dropout, node, run), c);
 #pragma omp simd
                 for (int64_t j = 0; j < c; j++) s[j] += tmp[j];
                 store_row(row_at_mut(sum->data, type, i * c), s, type, c);
@@ -129,7 +148,8 @@ static Status recompute(const Node *node, const TapeRun *run) {
     const float *stats = node->saved[0]->data;
 #pragma omp parallel if (rows * c > 16384)
     {
-        float *s = (float *)node->scratch + 5 * c * omp_get_thread_num(), *y = s + c, *w = s + 2 * c, *b = s + 3 * c;
+        float *s = (float *)node->scratch + own_scratch(c) * omp_get_thread_num(), *y = s + c, *w = s + 2 * c;
+        float *b = s + 3 * c;
         load_row(w, node->in[WEIGHT]->data, type, c);
         if (bias) load_row(b, bias->data, type, c);
 #pragma omp for schedule(static)
@@ -168,12 +188,12 @@ static Status backward(const Node *node, const TapeRun *run) {
     int64_t rows = tensor_rows(s_from), c = tensor_width(s_from);
     DType type = s_from->dtype;
     const float *stats = node->saved[0]->data;
-    float *partial = (float *)node->scratch + 5 * c * omp_get_max_threads(); /* (2, SUM_BLOCKS, C) */
+    float *partial = (float *)node->scratch + own_scratch(c) * omp_get_max_threads(); /* (2, SUM_BLOCKS, C) */
     bool add_x = node_adds(node, X, run), add_delta = node_adds(node, DELTA, run);
 #pragma omp parallel if (rows * c > 16384)
     {
-        float *s = (float *)node->scratch + 5 * c * omp_get_thread_num(), *g = s + c, *w = s + 2 * c, *tmp = s + 3 * c;
-        float *copy = s + 4 * c;
+        float *s = (float *)node->scratch + own_scratch(c) * omp_get_thread_num(), *g = s + c, *w = s + 2 * c;
+        float *tmp = s + 3 * c, *copy = s + 4 * c, *keep = s + 5 * c;
         load_row(w, node->in[WEIGHT]->data, type, c);
 #pragma omp for schedule(static)
         for (int block = 0; block < SUM_BLOCKS; block++) {
@@ -191,6 +211,7 @@ static Status backward(const Node *node, const TapeRun *run) {
                 }
                 if (ddelta && (!dx || ddelta->data != dx->data)) {
                     memcpy(copy, s, (size_t)c * 4);
+                    if (drops(args, run)) times_row(copy, dropout_mask_at(keep, c, i * c, args->dropout, node, run), c);
                     store_row_add(row_at_mut(ddelta->data, type, i * c), copy, type, c, add_delta, tmp);
                 }
                 if (dx) store_row_add(row_at_mut(dx->data, type, i * c), s, type, c, add_x, tmp);

@@ -8,9 +8,13 @@
  *   any_back, any_columns              backward of these: ds by rows, then sums of columns over chunks of rows
  *   add_columns                        the second stage of both: partial sums to the parameters' gradients
  *
+ * Dropout of delta draws its mask again in backward. Where the tape wants the sums of the columns of delta's or x's
+ * gradient too (that of the bias in front), rows_back keeps them beside the others, for rows that leave registers for
+ * it; else they are made from the gradient that it has written.
+ *
  * The number of partial sums depends on shapes and on the number of processors only: the same bits on every run.
  */
-#include "device/cuda/math.cuh"
+#include "ops/column_sums.cuh"
 
 enum { X, DELTA, WEIGHT, BIAS };
 enum { SUM, Y };
@@ -18,8 +22,41 @@ enum { WARPS = 4 }; /* of a block where a warp takes a row */
 
 typedef struct NormArgs {
     NormKind kind;
-    float epsilon;
+    float epsilon, dropout;
 } NormArgs;
+
+/* ---- the mask of delta */
+
+typedef struct Coins {
+    const TapeRun *run; /* NULL: all ones */
+    float p;
+    int node;
+} Coins;
+
+/* A copy of the run's values, so that they are read once. */
+__device__ static inline TapeRun coins_run(const Coins &coins) {
+    TapeRun none = {};
+    return coins.run ? *coins.run : none;
+}
+
+/* Elements first .. first + N - 1 of the mask; first is a multiple of 4. */
+template <int N>
+__device__ static inline void times_mask(float *x, int64_t first, const Coins &coins, const TapeRun &run) {
+#pragma unroll
+    for (int e = 0; e < N; e += 4) {
+        float keep[4];
+        dropout_mask4(keep, first + e, coins.p, &run, coins.node);
+#pragma unroll
+        for (int i = 0; i < 4; i++) x[e + i] *= keep[i];
+    }
+}
+
+__device__ static inline float mask_at(int64_t i, const Coins &coins) {
+    if (!coins.run) return 1.0f;
+    float keep[4];
+    dropout_mask4(keep, i & ~(int64_t)3, coins.p, coins.run, coins.node);
+    return i & 2 ? (i & 1 ? keep[3] : keep[2]) : (i & 1 ? keep[1] : keep[0]);
+}
 
 /* ---- forward */
 
@@ -31,6 +68,7 @@ template <typename T> struct Forward {
     int width;
     float epsilon;
     bool layer, again; /* again: x is the sum, stats are read */
+    Coins coins;
 };
 
 /* In these very operations, so that a recomputed y has the same bits. */
@@ -44,13 +82,14 @@ template <bool WARP> __device__ static inline float group_sum(float x, float *sh
 
 template <typename T> __device__ static inline void unpack(float *to, int4 raw) { load16(to, (const T *)&raw); }
 
-template <typename T, int VECS, bool WARP>
+template <typename T, int VECS, bool WARP, bool DROP>
 static __global__ void __launch_bounds__(WARP ? 32 * WARPS : 1024) rows(const Forward<T> a) {
     constexpr int N = Vec16<T>::N;
     __shared__ float shared[32];
     int threads = WARP ? 32 : blockDim.x, thread = WARP ? threadIdx.x & 31 : threadIdx.x;
     int64_t row = WARP ? (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5) : blockIdx.x;
     if (row >= a.rows) return; /* whole warps; never where a block takes a row */
+    TapeRun run = coins_run(a.coins);
     float s[VECS][N];
     int4 raw[VECS], other[VECS];
 #pragma unroll
@@ -68,6 +107,7 @@ static __global__ void __launch_bounds__(WARP ? 32 * WARPS : 1024) rows(const Fo
         if (!a.delta) continue;
         float d[N];
         unpack<T>(d, other[v]);
+        if constexpr (DROP) times_mask<N>(d, row * a.width + c, a.coins, run);
 #pragma unroll
         for (int e = 0; e < N; e++) s[v][e] = to_float(from_float<T>(s[v][e] + d[e])); /* as backward will see it */
         if (c < a.width) store16(a.sum + row * a.width + c, s[v]);
@@ -117,7 +157,7 @@ template <typename T> static __global__ void __launch_bounds__(1024) any(const F
     for (int c = threadIdx.x; c < a.width && !a.again; c += blockDim.x) {
         float s = to_float(a.x[first + c]);
         if (a.delta) {
-            T rounded = from_float<T>(s + to_float(a.delta[first + c]));
+            T rounded = from_float<T>(s + to_float(a.delta[first + c]) * mask_at(first + c, a.coins));
             a.sum[first + c] = rounded;
             s = to_float(rounded);
         }
@@ -149,15 +189,21 @@ template <typename T> struct Backward {
     const T *s, *dy, *dsum, *weight; /* (rows, width); dsum may be NULL, and may be dx or ddelta */
     T *dx, *ddelta;                  /* NULL: not wanted; ddelta also where it is dx */
     const float *stats;              /* (2, rows) */
-    float *partial;                  /* (blocks, 2, width): sums for dweight and dbias; NULL: not wanted */
+    /* (blocks, 2, width): sums for dweight and dbias; MORE: (blocks, 3, width), then those of ddelta's columns or, sum_x,
+     * dx's. NULL: not wanted */
+    float *partial;
     int64_t rows;
     int width;
-    bool layer, add_x, add_delta;
+    bool layer, add_x, add_delta, sum_x;
+    Coins coins;
 };
 
-/* Blocks of rows_back on a processor: what its registers allow. Where a block takes a row, 512 threads. */
-__host__ __device__ constexpr int warp_residents(int vecs) { return vecs == 4 ? 3 : vecs == 3 ? 4 : 5; }
-enum { BACK_THREADS = 512 };
+/* Blocks of rows_back on a processor: what its registers allow; MORE: a third sum, and dropout. Where a block takes a
+ * row, threads in all. */
+__host__ __device__ constexpr int warp_residents(int vecs, bool more) {
+    return vecs == 4 ? (more ? 2 : 3) : vecs == 3 ? (more ? 3 : 4) : vecs == 2 ? (more ? 4 : 5) : 5;
+}
+__host__ __device__ constexpr int back_threads(bool more) { return more ? 384 : 512; }
 
 /* Both sums over a block at once; shared: 64 floats. */
 template <bool WARP> __device__ static inline float2 group_sum2(float x, float y, float *shared) {
@@ -190,9 +236,8 @@ template <int VECS> __device__ static inline void stay_packed(int4 (&raw)[VECS])
 }
 
 /* The warps' sums of columns, one warp after the other, to the block's place in `partial`. */
-template <int VECS, int N>
-__device__ static inline void join_warps(float *out, const float (*dw)[N], const float (*db)[N], int width,
-                                         float *shared) {
+template <int KINDS, int VECS, int N>
+__device__ static inline void join_warps(float *out, const float (*sums)[VECS][N], int width, float *shared) {
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     for (int turn = 0; turn < WARPS; turn++) {
         if (turn == warp)
@@ -201,25 +246,28 @@ __device__ static inline void join_warps(float *out, const float (*dw)[N], const
                 int c = (v * 32 + lane) * N;
                 if (c >= width) continue;
 #pragma unroll
-                for (int e = 0; e < N; e++) {
-                    shared[c + e] = turn ? shared[c + e] + dw[v][e] : dw[v][e];
-                    shared[width + c + e] = turn ? shared[width + c + e] + db[v][e] : db[v][e];
-                }
+                for (int k = 0; k < KINDS; k++)
+#pragma unroll
+                    for (int e = 0; e < N; e++) {
+                        float *to = &shared[k * width + c + e];
+                        *to = turn ? *to + sums[k][v][e] : sums[k][v][e];
+                    }
             }
         __syncthreads();
     }
-    for (int i = threadIdx.x; i < 2 * width; i += blockDim.x) out[i] = shared[i];
+    for (int i = threadIdx.x; i < KINDS * width; i += blockDim.x) out[i] = shared[i];
 }
 
-template <typename T, int VECS, bool WARP>
-static __global__ void __launch_bounds__(WARP ? 32 * WARPS : BACK_THREADS, WARP ? warp_residents(VECS) : 1)
+template <typename T, int VECS, bool WARP, bool MORE>
+static __global__ void __launch_bounds__(WARP ? 32 * WARPS : back_threads(MORE), WARP ? warp_residents(VECS, MORE) : 1)
     rows_back(const Backward<T> a) {
-    constexpr int N = Vec16<T>::N;
-    extern __shared__ float shared[]; /* WARP: (2, width); else 64 */
+    constexpr int N = Vec16<T>::N, KINDS = MORE ? 3 : 2;
+    extern __shared__ float shared[]; /* WARP: (KINDS, width); else 64 */
     int threads = WARP ? 32 : blockDim.x, thread = WARP ? threadIdx.x & 31 : threadIdx.x;
     int64_t row = WARP ? (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5) : blockIdx.x;
     int64_t step = WARP ? (int64_t)gridDim.x * WARPS : gridDim.x;
-    float dw[VECS][N] = {}, db[VECS][N] = {};
+    float columns[KINDS][VECS][N] = {}; /* dweight, dbias, and MORE */
+    TapeRun run = coins_run(a.coins);
     int4 weight[VECS];
 #pragma unroll
     for (int v = 0; v < VECS; v++) {
@@ -247,8 +295,8 @@ static __global__ void __launch_bounds__(WARP ? 32 * WARPS : BACK_THREADS, WARP 
 #pragma unroll
             for (int e = 0; e < N; e++) {
                 float n = (s[e] - mean) * r, g = dy[e] * w[e];
-                dw[v][e] += dy[e] * n;
-                db[v][e] += dy[e];
+                columns[0][v][e] += dy[e] * n;
+                columns[1][v][e] += dy[e];
                 sum_g += g;
                 sum_gn += g * n;
             }
@@ -269,24 +317,28 @@ static __global__ void __launch_bounds__(WARP ? 32 * WARPS : BACK_THREADS, WARP 
             unpack<T>(ds, dsum_raw[v]);
 #pragma unroll
             for (int e = 0; e < N; e++) ds[e] += r * (dy[e] * w[e] - mean_g - (s[e] - mean) * r * mean_gn);
-            if (a.ddelta) put16(a.ddelta + row * a.width + c, ds, a.add_delta);
             if (a.dx) put16(a.dx + row * a.width + c, ds, a.add_x);
+            if (MORE && a.coins.run && !a.sum_x) times_mask<N>(ds, row * a.width + c, a.coins, run);
+            if constexpr (MORE)
+#pragma unroll
+                for (int e = 0; e < N; e++) columns[2][v][e] += to_float(from_float<T>(ds[e])); /* as it is stored */
+            if (MORE && a.coins.run && a.sum_x) times_mask<N>(ds, row * a.width + c, a.coins, run);
+            if (a.ddelta) put16(a.ddelta + row * a.width + c, ds, a.add_delta);
         }
     }
     if (!a.partial) return;
-    float *out = a.partial + (int64_t)blockIdx.x * 2 * a.width;
+    float *out = a.partial + (int64_t)blockIdx.x * KINDS * a.width;
     if constexpr (WARP) {
-        join_warps<VECS, N>(out, dw, db, a.width, shared);
+        join_warps<KINDS>(out, columns, a.width, shared);
     } else {
 #pragma unroll
         for (int v = 0; v < VECS; v++) {
             int c = (v * threads + thread) * N;
             if (c >= a.width) continue;
 #pragma unroll
-            for (int e = 0; e < N; e += 4) {
-                store16(out + c + e, &dw[v][e]);
-                store16(out + a.width + c + e, &db[v][e]);
-            }
+            for (int k = 0; k < KINDS; k++)
+#pragma unroll
+                for (int e = 0; e < N; e += 4) store16(out + k * a.width + c + e, &columns[k][v][e]);
         }
     }
 }
@@ -306,8 +358,10 @@ template <typename T> static __global__ void __launch_bounds__(1024) any_back(co
         float g = to_float(a.dy[first + c]) * to_float(a.weight[c]);
         float ds = r * (g - mean_g - (to_float(a.s[first + c]) - mean) * r * mean_gn);
         if (a.dsum) ds += to_float(a.dsum[first + c]);
-        if (a.ddelta) a.ddelta[first + c] = from_float<T>(a.add_delta ? ds + to_float(a.ddelta[first + c]) : ds);
         if (a.dx) a.dx[first + c] = from_float<T>(a.add_x ? ds + to_float(a.dx[first + c]) : ds);
+        if (!a.ddelta) continue;
+        ds *= mask_at(first + c, a.coins);
+        a.ddelta[first + c] = from_float<T>(a.add_delta ? ds + to_float(a.ddelta[first + c]) : ds);
     }
 }
 
@@ -333,79 +387,60 @@ template <typename T> static __global__ void __launch_bounds__(256) any_columns(
     a.partial[((int64_t)blockIdx.y * 2 + threadIdx.y) * a.width + c] = sum;
 }
 
-/* A parameter's gradient (width), fp32 or bf16. */
-typedef struct ColumnGrad {
-    void *data; /* NULL: not wanted */
-    bool bf16, add;
-} ColumnGrad;
-typedef struct ColumnGrads {
-    ColumnGrad of[2]; /* dweight, dbias */
-} ColumnGrads;
-
-/* A block of (32, 32) threads: 32 columns of dweight (blockIdx.y == 0) or dbias. */
-static __global__ void __launch_bounds__(1024) add_columns(const float *partial, int blocks, int width,
-                                                           const ColumnGrads grads) {
-    __shared__ float shared[32][33];
-    ColumnGrad grad = grads.of[blockIdx.y];
-    if (!grad.data) return;
-    int c = blockIdx.x * 32 + threadIdx.x;
-    float sum = 0.0f;
-    if (c < width)
-#pragma unroll 4
-        for (int b = threadIdx.y; b < blocks; b += 32) sum += partial[((int64_t)b * 2 + blockIdx.y) * width + c];
-    shared[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    sum = warp_sum(shared[threadIdx.x][threadIdx.y]);
-    c = blockIdx.x * 32 + threadIdx.y;
-    if (threadIdx.x != 0 || c >= width) return;
-    if (grad.bf16) {
-        __nv_bfloat16 *to = (__nv_bfloat16 *)grad.data + c;
-        *to = __float2bfloat16_rn(grad.add ? sum + __bfloat162float(*to) : sum);
-    } else {
-        float *to = (float *)grad.data + c;
-        *to = grad.add ? sum + *to : sum;
-    }
-}
-
 /* ---- choice and launch */
 
 typedef struct Layout {
     int vecs; /* 16-byte vectors of a row in each thread; 0: the kernels for any width */
     bool warp;
+    bool more; /* backward: a third sum, and dropout */
     int threads;
     int64_t blocks;
     size_t shared;
 } Layout;
 
+static float dropout_of(const Node *node) { return ((const NormArgs *)node->args)->dropout; }
+
 static int whole_warps(int64_t threads) { return (int)cuda_blocks(threads, 32) * 32; }
 
-static Layout forward_layout(const Tensor *x) {
+static Layout forward_layout(const Tensor *x, bool drop) {
     int64_t rows = tensor_rows(x), width = tensor_width(x), per_vector = 16 / (int64_t)dtype_size(x->dtype);
     int64_t vectors = width / per_vector;
-    if (width % per_vector || vectors > 4096)
-        return Layout{0, false, width < 1024 ? whole_warps(width) : 1024, rows, 0};
-    if (vectors <= 128) return Layout{(int)cuda_blocks(vectors, 32), true, 32 * WARPS, cuda_blocks(rows, WARPS), 0};
+    if (width % per_vector || vectors > (drop ? 2048 : 4096))
+        return Layout{0, false, false, width < 1024 ? whole_warps(width) : 1024, rows, 0};
+    if (vectors <= 128)
+        return Layout{(int)cuda_blocks(vectors, 32), true, false, 32 * WARPS, cuda_blocks(rows, WARPS), 0};
     int vecs = vectors <= 2048 ? 2 : 4;
-    return Layout{vecs, false, whole_warps(cuda_blocks(vectors, vecs)), rows, 0};
+    return Layout{vecs, false, false, whole_warps(cuda_blocks(vectors, vecs)), rows, 0};
 }
 
 /* blocks: partial sums of the columns. */
-static Layout backward_layout(const CudaDevice *d, const Tensor *x) {
+static Layout backward_layout(const Node *node) {
+    const CudaDevice *d = cuda_device(node);
+    const Tensor *x = node->in[X];
     int64_t rows = tensor_rows(x), width = tensor_width(x), per_vector = 16 / (int64_t)dtype_size(x->dtype);
     int64_t vectors = width / per_vector, blocks, most;
-    if (width % per_vector || vectors > 1024) {
+    bool drop = dropout_of(node) > 0.0f, fits = vectors <= 2 * back_threads(true);
+    bool more = drop || ((node->sums[DELTA] || node->sums[X]) && fits);
+    if (width % per_vector || vectors > 2 * back_threads(false) || (drop && !fits)) {
         blocks = cuda_blocks(rows, 64);
-        return Layout{0, false, width < 1024 ? whole_warps(width) : 1024, blocks < 64 ? blocks : 64, 0};
+        return Layout{0, false, false, width < 1024 ? whole_warps(width) : 1024, blocks < 64 ? blocks : 64, 0};
     }
     if (vectors <= 128) {
         int vecs = (int)cuda_blocks(vectors, 32);
         blocks = cuda_blocks(rows, WARPS);
-        most = (int64_t)d->processors * warp_residents(vecs);
-        return Layout{vecs, true, 32 * WARPS, blocks < most ? blocks : most, (size_t)width * 2 * sizeof(float)};
+        most = (int64_t)d->processors * warp_residents(vecs, more);
+        size_t shared = (size_t)width * (more ? 3 : 2) * sizeof(float);
+        return Layout{vecs, true, more, 32 * WARPS, blocks < most ? blocks : most, shared};
     }
     int threads = whole_warps(cuda_blocks(vectors, 2));
-    most = (int64_t)d->processors * (BACK_THREADS / threads);
-    return Layout{2, false, threads, rows < most ? rows : most, 64 * sizeof(float)};
+    most = (int64_t)d->processors * (back_threads(more) / threads);
+    return Layout{2, false, more, threads, rows < most ? rows : most, 64 * sizeof(float)};
+}
+
+/* The input of whose gradient rows_back sums the columns on the way; -1: none. */
+static int summed_on_the_way(const Node *node, Layout l) {
+    if (!l.more) return -1;
+    return node->sums[DELTA] ? DELTA : node->sums[X] ? X : -1;
 }
 
 static Status plan(Node *node) {
@@ -424,7 +459,8 @@ static Status plan(Node *node) {
     if (node->out[SUM]) {
         node->backward_reads_out |= 1u << SUM;
         node->inplace[SUM] = X + 1;
-        node->inplace_grad[X] = node->inplace_grad[DELTA] = SUM + 1;
+        node->inplace_grad[X] = SUM + 1;
+        if (dropout_of(node) == 0.0f) node->inplace_grad[DELTA] = SUM + 1;
         node->passes_grad = true;
     } else {
         node->backward_reads_in |= 1u << X;
@@ -432,23 +468,31 @@ static Status plan(Node *node) {
     if (!node->live) return TANE_OK;
     TRY_RETURN(node_save(node, DTYPE_F32, 2, shape)); /* mean, r */
     node->remakes = 1u << Y;
-    if (node->grad_in[WEIGHT] || node->grad_in[BIAS])
-        node->scratch_bytes = (size_t)(backward_layout(cuda_device(node), x).blocks * 2 * tensor_width(x)) * 4;
+    Layout l = backward_layout(node);
+    if (node->grad_in[WEIGHT] || node->grad_in[BIAS] || summed_on_the_way(node, l) >= 0)
+        node->scratch_bytes = (size_t)(l.blocks * (l.more ? 3 : 2) * tensor_width(x)) * sizeof(float);
+    size_t after = node->sums[X] || node->sums[DELTA] ? sum_columns_scratch(cuda_device(node), x) : 0;
+    if (after > node->scratch_bytes) node->scratch_bytes = after;
     return TANE_OK;
 }
 
-template <typename T> static void (*forward_kernel(Layout l))(const Forward<T>) {
+template <typename T, bool DROP> static void (*forward_kernel(Layout l))(const Forward<T>) {
     if (l.vecs == 0) return any<T>;
-    if (!l.warp) return l.vecs == 2 ? rows<T, 2, false> : rows<T, 4, false>;
+    if (!l.warp) return DROP || l.vecs == 2 ? rows<T, 2, false, DROP> : rows<T, 4, false, false>;
     switch (l.vecs) {
-    case 1: return rows<T, 1, true>;
-    case 2: return rows<T, 2, true>;
-    case 3: return rows<T, 3, true>;
-    default: return rows<T, 4, true>;
+    case 1: return rows<T, 1, true, DROP>;
+    case 2: return rows<T, 2, true, DROP>;
+    case 3: return rows<T, 3, true, DROP>;
+    default: return rows<T, 4, true, DROP>;
     }
 }
 
-template <typename T> static Status launch_forward(const Node *node, bool again) {
+static Coins coins_of(const Node *node, const TapeRun *run) {
+    float p = dropout_of(node);
+    return Coins{run->training && p > 0.0f ? run->on_device : NULL, p, node->index};
+}
+
+template <typename T> static Status launch_forward(const Node *node, const TapeRun *run, bool again) {
     const NormArgs *args = (const NormArgs *)node->args;
     const Tensor *x = again && node->out[SUM] ? node->out[SUM] : node->in[X], *delta = again ? NULL : node->in[DELTA];
     const Tensor *bias = node->in[BIAS];
@@ -465,42 +509,57 @@ template <typename T> static Status launch_forward(const Node *node, bool again)
     a.epsilon = args->epsilon;
     a.layer = args->kind == NORM_LAYER;
     a.again = again;
-    Layout l = forward_layout(x);
-    forward_kernel<T>(l)<<<(unsigned)l.blocks, l.threads, 0, cuda_device(node)->stream>>>(a);
+    a.coins = coins_of(node, run);
+    bool drop = delta && a.coins.run;
+    Layout l = forward_layout(x, drop);
+    auto kernel = drop ? forward_kernel<T, true>(l) : forward_kernel<T, false>(l);
+    kernel<<<(unsigned)l.blocks, l.threads, 0, cuda_device(node)->stream>>>(a);
     CUDA_LAUNCHED();
     return TANE_OK;
 }
 
-static Status forward(const Node *node, const TapeRun *) {
-    return CUDA_BY_TYPE(node->in[X]->dtype, launch_forward, node, false);
+static Status forward(const Node *node, const TapeRun *run) {
+    return CUDA_BY_TYPE(node->in[X]->dtype, launch_forward, node, run, false);
 }
 
 /* y from the sum and its statistics: what backward keeps. */
-static Status recompute(const Node *node, const TapeRun *) {
-    return CUDA_BY_TYPE(node->in[X]->dtype, launch_forward, node, true);
+static Status recompute(const Node *node, const TapeRun *run) {
+    return CUDA_BY_TYPE(node->in[X]->dtype, launch_forward, node, run, true);
 }
 
-template <typename T> static void (*backward_kernel(Layout l))(const Backward<T>) {
-    if (!l.warp) return rows_back<T, 2, false>;
+template <typename T, bool MORE> static void (*backward_kernel(Layout l))(const Backward<T>) {
+    if (!l.warp) return rows_back<T, 2, false, MORE>;
     switch (l.vecs) {
-    case 1: return rows_back<T, 1, true>;
-    case 2: return rows_back<T, 2, true>;
-    case 3: return rows_back<T, 3, true>;
-    default: return rows_back<T, 4, true>;
+    case 1: return rows_back<T, 1, true, MORE>;
+    case 2: return rows_back<T, 2, true, MORE>;
+    case 3: return rows_back<T, 3, true, MORE>;
+    default: return rows_back<T, 4, true, MORE>;
     }
 }
 
-static ColumnGrad column_grad(const Node *node, int k, const TapeRun *run) {
+static ColumnGrad parameter_grad(const Node *node, int k, const TapeRun *run) {
     if (!node->in[k] || !node->grad_in[k]) return ColumnGrad{NULL, false, false};
-    const Tensor *grad = node->in[k]->grad;
-    return ColumnGrad{grad->data, grad->dtype == DTYPE_BF16, node_adds(node, k, run)};
+    return column_grad(node->in[k]->grad, node_adds(node, k, run));
+}
+
+/* The sums that were not made on the way. */
+template <typename T> static Status sum_after(const Node *node, const TapeRun *run, int done) {
+    const CudaDevice *d = cuda_device(node);
+    for (int k = X; k <= DELTA; k++) {
+        ColumnGrad grad = column_grad_shared(node, k, run);
+        if (grad.data && k != done) TRY_RETURN(sum_columns<T>(d, node->in[k]->grad, grad, node->scratch, d->stream));
+    }
+    return TANE_OK;
 }
 
 template <typename T> static Status launch_backward(const Node *node, const TapeRun *run) {
     CudaDevice *d = cuda_device(node);
     const Tensor *s = node->out[SUM] ? node->out[SUM] : node->in[X];
     const Tensor *dsum = node->out[SUM] ? node->out[SUM]->grad : NULL;
-    ColumnGrads grads = {{column_grad(node, WEIGHT, run), column_grad(node, BIAS, run)}};
+    Layout l = backward_layout(node);
+    int on_the_way = summed_on_the_way(node, l);
+    ColumnGrads grads = {{parameter_grad(node, WEIGHT, run), parameter_grad(node, BIAS, run)}};
+    if (on_the_way >= 0) grads.of[2] = column_grad_shared(node, on_the_way, run);
     Backward<T> a = {};
     a.s = (const T *)s->data;
     a.dy = (const T *)node->out[Y]->grad->data;
@@ -510,29 +569,33 @@ template <typename T> static Status launch_backward(const Node *node, const Tape
     a.ddelta = node->grad_in[DELTA] ? (T *)node->in[DELTA]->grad->data : NULL;
     if (a.ddelta == a.dx) a.ddelta = NULL;
     a.stats = (const float *)node->saved[0]->data;
-    a.partial = grads.of[0].data || grads.of[1].data ? (float *)node->scratch : NULL;
+    a.partial = grads.of[0].data || grads.of[1].data || grads.of[2].data ? (float *)node->scratch : NULL;
     a.rows = tensor_rows(s);
     a.width = (int)tensor_width(s);
     a.layer = ((const NormArgs *)node->args)->kind == NORM_LAYER;
     a.add_x = node_adds(node, X, run);
     a.add_delta = node_adds(node, DELTA, run);
-    Layout l = backward_layout(d, s);
+    a.sum_x = on_the_way == X;
+    a.coins = coins_of(node, run);
     unsigned columns = (unsigned)cuda_blocks(a.width, 32);
     if (l.vecs) {
-        backward_kernel<T>(l)<<<(unsigned)l.blocks, l.threads, l.shared, d->stream>>>(a);
+        auto kernel = l.more ? backward_kernel<T, true>(l) : backward_kernel<T, false>(l);
+        kernel<<<(unsigned)l.blocks, l.threads, l.shared, d->stream>>>(a);
     } else {
         if (a.partial) any_columns<T><<<dim3(columns, (unsigned)l.blocks), dim3(32, 8), 0, d->stream>>>(a);
         if (a.dx || a.ddelta) any_back<T><<<(unsigned)a.rows, l.threads, 0, d->stream>>>(a);
     }
     CUDA_LAUNCHED();
-    if (!a.partial) return TANE_OK;
-    add_columns<<<dim3(columns, 2), dim3(32, 32), 0, d->stream>>>(a.partial, (int)l.blocks, a.width, grads);
-    CUDA_LAUNCHED();
-    return TANE_OK;
+    if (a.partial) {
+        dim3 grid(columns, l.more ? 3 : 2);
+        add_columns<<<grid, dim3(32, 32), 0, d->stream>>>(a.partial, (int)l.blocks, a.width, grads);
+        CUDA_LAUNCHED();
+    }
+    return sum_after<T>(node, run, on_the_way);
 }
 
 static Status backward(const Node *node, const TapeRun *run) {
     return CUDA_BY_TYPE(node->in[X]->dtype, launch_backward, node, run);
 }
 
-CUDA_KERNEL_RECOMPUTE(norm, plan, forward, backward, recompute)
+CUDA_KERNEL_SHARING(norm, plan, forward, backward, recompute, 0, 1u << X | 1u << DELTA, NULL)

@@ -14,11 +14,12 @@
 Tensor *op_embedding(Tape *t, Tensor *tokens, Tensor *positions, Tensor *wte, Tensor *wpe);
 
 typedef enum NormKind { NORM_LAYER, NORM_RMS } NormKind;
-/* sum = x + delta (delta optional: sum = x); y = norm(sum) * weight + bias.  x, delta (..., C); weight, bias (C).
+/* sum = x + dropout(delta) (delta optional: sum = x); y = norm(sum) * weight + bias.  x, delta (..., C); weight, bias
+ * (C). dropout: the share of delta's elements that training drops, as op_dropout does; 0 without delta.
  * *sum_out (may be NULL when delta is NULL) gets the residual stream.
  * LayerNorm: Ba et al. 2016; RMSNorm: Zhang & Sennrich 2019. */
 Tensor *op_norm(Tape *t, Tensor *x, Tensor *delta, Tensor *weight, Tensor *bias, NormKind kind, float epsilon,
-                Tensor **sum_out);
+                float dropout, Tensor **sum_out);
 
 /* x (..., K), w (M, K), bias (M) optional -> (..., M) = x w^T + bias. */
 Tensor *op_linear(Tape *t, Tensor *x, Tensor *w, Tensor *bias);

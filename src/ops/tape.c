@@ -317,6 +317,7 @@ static void share_sums(Tape *t) {
         Node *node = t->nodes[i];
         int bias = kernel_of(t, node)->bias - 1, k;
         if (bias < 0 || !node->live || !node->in[bias] || !node->grad_in[bias] || !node->out[0]->grad) continue;
+        if (node->in[bias]->consumers != 1) continue; /* several add to it, in the order of their own backwards */
         Node *writer = node->out[0]->grad->keep ? NULL : only_reader(t, node->out[0], &k);
         if (!writer || !writer->live || writer->grad_in[k] != GRAD_SET) continue;
         if (!(kernel_of(t, writer)->sums_in >> k & 1)) continue;

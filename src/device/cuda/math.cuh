@@ -75,11 +75,11 @@ template <bool MAX> __device__ static inline float block_reduce(float x, float *
 
 /* keep[0..4) of elements first .. first + 3 of a node's dropout mask: as src/ops/dropout_math.h. */
 __device__ static inline void dropout_mask4(float keep[4], int64_t first, float p, const TapeRun *run, int node) {
-    uint32_t word[4];
+    uint32_t word[4], below = (uint32_t)ceilf(p * 0x1p24f); /* rng_u01(word) < p, in whole numbers */
     float scale = 1.0f / (1.0f - p);
     philox4x32(run->seed, run->position, (uint64_t)node << 44 | (uint64_t)first >> 2, word);
 #pragma unroll
-    for (int i = 0; i < 4; i++) keep[i] = rng_u01(word[i]) < p ? 0.0f : scale;
+    for (int i = 0; i < 4; i++) keep[i] = word[i] >> 8 < below ? 0.0f : scale;
 }
 
 __device__ static inline float gelu_tanh_inner(float x) { return 0.7978845608f * (x + 0.044715f * x * x * x); }

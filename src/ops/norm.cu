@@ -189,8 +189,8 @@ template <typename T> struct Backward {
     const T *s, *dy, *dsum, *weight; /* (rows, width); dsum may be NULL, and may be dx or ddelta */
     T *dx, *ddelta;                  /* NULL: not wanted; ddelta also where it is dx */
     const float *stats;              /* (2, rows) */
-    /* (blocks, 2, width): sums for dweight and dbias; MORE: (blocks, 3, width), then those of ddelta's columns or, sum_x,
-     * dx's. NULL: not wanted */
+    /* (blocks, 2, width): sums for dweight and dbias; MORE: (blocks, 3, width), the third of ddelta's columns or,
+     * sum_x, dx's. NULL: not wanted */
     float *partial;
     int64_t rows;
     int width;

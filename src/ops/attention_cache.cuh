@@ -19,7 +19,7 @@
 #include "device/cuda/mma.cuh"
 #include "ops/attention_cuda.cuh"
 
-enum { CACHE_SPLIT = 256, CACHE_THREADS = 128, CACHE_WARPS = CACHE_THREADS / 32, CACHE_ROWS = 1 << 16 };
+enum { CACHE_SPLIT = 128, CACHE_THREADS = 128, CACHE_WARPS = CACHE_THREADS / 32, CACHE_ROWS = 1 << 16 };
 enum { TILE_Q = 64, TILE_K = 64, TILE_FROM = 16 };
 
 /* What the kernels get. A `row` is a sequence's KV head and one chunk of its queries: a block, or one a split. */
@@ -168,7 +168,8 @@ __device__ static void cache_softmax(const CacheJob &job, const CachePlace &p, i
 template <typename T, int LANES, int N, bool SCATTER, int G> struct CacheSteps {
     typedef CacheRow<T, LANES, N, SCATTER> Row;
     static constexpr int SLOTS = CACHE_THREADS / LANES; // keys that a block has at once
-    static constexpr int BATCH = SCATTER ? 1 : G * N > 32 ? 4 : 8;
+    static constexpr int FIT = CACHE_SPLIT / (2 * SLOTS), WANTED = G * N > 32 ? 4 : 8;
+    static constexpr int BATCH = SCATTER ? 1 : FIT < WANTED ? FIT : WANTED;
     static constexpr int STEP = SLOTS * BATCH;
     static_assert(CACHE_SPLIT % (2 * STEP) == 0, "two steps do not leave their split");
     int start, begin, end; // the split's first key; the keys to see, from there
@@ -326,6 +327,8 @@ template <int HELD> constexpr int CACHE_RESIDENT = HELD <= 8 ? 4 : 3;
 template <typename T, int LANES, int N, bool SCATTER, int G>
 __global__ static void __launch_bounds__(CACHE_THREADS, CACHE_RESIDENT<G * N>) cache_split_kernel(CacheJob job) {
     __shared__ CacheShared<G, LANES * N> s;
+    let_next_start();
+    wait_for_previous();
     int64_t row = job.first + blockIdx.x;
     int split = blockIdx.y;
     CachePlace p = cache_place<G>(job, row);
@@ -594,7 +597,8 @@ static Status cache_launch_split(CudaDevice *d, CacheJob job, const CacheChoice 
         int64_t left = c.rows - job.first, rows = left < (int64_t)CACHE_ROWS ? left : (int64_t)CACHE_ROWS;
         dim3 grid((unsigned)rows, (unsigned)c.splits);
         if constexpr (SERIAL) cache_serial_kernel<T, LANES, N, SCATTER, G><<<grid, CACHE_THREADS, 0, d->stream>>>(job);
-        else cache_split_kernel<T, LANES, N, SCATTER, G><<<grid, CACHE_THREADS, 0, d->stream>>>(job);
+        else
+            TRY_RETURN(cuda_launch_early(d, cache_split_kernel<T, LANES, N, SCATTER, G>, grid, CACHE_THREADS, 0, job));
         CUDA_LAUNCHED();
     }
     return TANE_OK;

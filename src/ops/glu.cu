@@ -15,6 +15,8 @@ template <typename T, int V> __device__ static inline void store(T *p, const flo
 
 template <typename T, int KIND, int V>
 static __global__ void __launch_bounds__(THREADS) values(const T *x, T *y, int width) {
+    let_next_start();
+    wait_for_previous();
     int c = (blockIdx.y * blockDim.x + threadIdx.x) * V;
     if (c >= width) return;
     float gate[V], up[V];
@@ -64,14 +66,15 @@ typedef struct Job {
     bool add;
     dim3 grid;
     unsigned threads;
-    cudaStream_t stream;
+    CudaDevice *device;
 } Job;
 
 template <typename T, int KIND, int V> static Status launch_one(const Job *j) {
-    if (j->dy)
-        slopes<T, KIND, V><<<j->grid, j->threads, 0, j->stream>>>((const T *)j->x, (const T *)j->dy, (T *)j->to,
-                                                                  j->width, j->add);
-    else values<T, KIND, V><<<j->grid, j->threads, 0, j->stream>>>((const T *)j->x, (T *)j->to, j->width);
+    if (!j->dy)
+        return cuda_launch_early(j->device, values<T, KIND, V>, j->grid, (int)j->threads, 0, (const T *)j->x, (T *)j->to,
+                                 j->width);
+    slopes<T, KIND, V><<<j->grid, j->threads, 0, j->device->stream>>>((const T *)j->x, (const T *)j->dy, (T *)j->to,
+                                                                      j->width, j->add);
     CUDA_LAUNCHED();
     return TANE_OK;
 }
@@ -91,7 +94,7 @@ template <typename T, int V> static Status launch_kind(Job *j, ActivationKind ki
 
 template <typename T> static Status launch(const Node *node, const void *dy, void *to, bool add) {
     ActivationKind kind = *(const ActivationKind *)node->args;
-    Job j = {node->in[0]->data, dy, to, (int)tensor_width(node->out[0]), add, dim3(), 0, cuda_device(node)->stream};
+    Job j = {node->in[0]->data, dy, to, (int)tensor_width(node->out[0]), add, dim3(), 0, cuda_device(node)};
     int64_t rows = tensor_rows(node->out[0]);
     if (j.width % Vec16<T>::N == 0) return launch_kind<T, Vec16<T>::N>(&j, kind, rows);
     return launch_kind<T, 1>(&j, kind, rows);

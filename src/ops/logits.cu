@@ -21,6 +21,8 @@ static bool by_matvec(const Node *node, const MatmulShape *s) { return !node->ma
 /* Row at[b] of x (B, T, units) to row b of picked (B, units); a unit is 16 bytes, or one element. */
 template <typename U>
 __global__ void gather_rows(U *picked, const U *x, const int32_t *at, int64_t length, int64_t units, CudaFault *fault) {
+    let_next_start();
+    wait_for_previous();
     int64_t b = blockIdx.x, row = at[b];
     if (row < 0 || row >= length) {
         if (threadIdx.x == 0) report_fault(fault, FAULT_AT, (int)b, 0, (int)row, (int)length);
@@ -48,11 +50,9 @@ static Status plan(Node *node) {
 template <typename U> static Status gather(const Node *node, const MatmulShape *s, size_t unit) {
     const CudaDevice *d = cuda_device(node);
     int64_t units = s->k * (int64_t)dtype_size(s->type) / (int64_t)unit;
-    gather_rows<U><<<(unsigned)s->m, THREADS, 0, d->stream>>>((U *)node->scratch, (const U *)node->in[X]->data,
-                                                              (const int32_t *)node->in[AT]->data,
-                                                              node->in[X]->shape[1], units, d->fault);
-    CUDA_LAUNCHED();
-    return TANE_OK;
+    return cuda_launch_early(d, gather_rows<U>, dim3((unsigned)s->m), THREADS, 0, (U *)node->scratch,
+                             (const U *)node->in[X]->data, (const int32_t *)node->in[AT]->data, node->in[X]->shape[1],
+                             units, d->fault);
 }
 
 static Status forward(const Node *node, const TapeRun *run) {

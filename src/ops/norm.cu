@@ -82,8 +82,17 @@ template <bool WARP> __device__ static inline float group_sum(float x, float *sh
 
 template <typename T> __device__ static inline void unpack(float *to, int4 raw) { load16(to, (const T *)&raw); }
 
+/* Rounded to T. */
+template <typename T> __device__ static inline void as_stored(float *x) {
+    int4 raw;
+    store16((T *)&raw, x);
+    unpack<T>(x, raw);
+}
+
 template <typename T, int VECS, bool WARP, bool DROP>
 static __global__ void __launch_bounds__(WARP ? 32 * WARPS : 1024) rows(const Forward<T> a) {
+    let_next_start();
+    wait_for_previous();
     constexpr int N = Vec16<T>::N;
     __shared__ float shared[32];
     int threads = WARP ? 32 : blockDim.x, thread = WARP ? threadIdx.x & 31 : threadIdx.x;
@@ -109,7 +118,8 @@ static __global__ void __launch_bounds__(WARP ? 32 * WARPS : 1024) rows(const Fo
         unpack<T>(d, other[v]);
         if constexpr (DROP) times_mask<N>(d, row * a.width + c, a.coins, run);
 #pragma unroll
-        for (int e = 0; e < N; e++) s[v][e] = to_float(from_float<T>(s[v][e] + d[e])); /* as backward will see it */
+        for (int e = 0; e < N; e++) s[v][e] += d[e];
+        as_stored<T>(s[v]); /* as backward will see it */
         if (c < a.width) store16(a.sum + row * a.width + c, s[v]);
     }
     float mean = 0.0f, r;
@@ -150,6 +160,8 @@ static __global__ void __launch_bounds__(WARP ? 32 * WARPS : 1024) rows(const Fo
 }
 
 template <typename T> static __global__ void __launch_bounds__(1024) any(const Forward<T> a) {
+    let_next_start();
+    wait_for_previous();
     __shared__ float shared[32];
     int64_t row = blockIdx.x, first = row * a.width;
     const T *from = a.delta ? a.sum : a.x;
@@ -319,9 +331,14 @@ static __global__ void __launch_bounds__(WARP ? 32 * WARPS : back_threads(MORE),
             for (int e = 0; e < N; e++) ds[e] += r * (dy[e] * w[e] - mean_g - (s[e] - mean) * r * mean_gn);
             if (a.dx) put16(a.dx + row * a.width + c, ds, a.add_x);
             if (MORE && a.coins.run && !a.sum_x) times_mask<N>(ds, row * a.width + c, a.coins, run);
-            if constexpr (MORE)
+            if constexpr (MORE) {
+                float stored[N];
 #pragma unroll
-                for (int e = 0; e < N; e++) columns[2][v][e] += to_float(from_float<T>(ds[e])); /* as it is stored */
+                for (int e = 0; e < N; e++) stored[e] = ds[e];
+                as_stored<T>(stored);
+#pragma unroll
+                for (int e = 0; e < N; e++) columns[2][v][e] += stored[e];
+            }
             if (MORE && a.coins.run && a.sum_x) times_mask<N>(ds, row * a.width + c, a.coins, run);
             if (a.ddelta) put16(a.ddelta + row * a.width + c, ds, a.add_delta);
         }
@@ -513,9 +530,7 @@ template <typename T> static Status launch_forward(const Node *node, const TapeR
     bool drop = delta && a.coins.run;
     Layout l = forward_layout(x, drop);
     auto kernel = drop ? forward_kernel<T, true>(l) : forward_kernel<T, false>(l);
-    kernel<<<(unsigned)l.blocks, l.threads, 0, cuda_device(node)->stream>>>(a);
-    CUDA_LAUNCHED();
-    return TANE_OK;
+    return cuda_launch_early(cuda_device(node), kernel, dim3((unsigned)l.blocks), (int)l.threads, 0, a);
 }
 
 static Status forward(const Node *node, const TapeRun *run) {

@@ -40,6 +40,8 @@ template <typename T, int V> __device__ static inline void store(T *p, const flo
 }
 
 template <typename T, int V> static __global__ void __launch_bounds__(THREADS) rotate(const Rotation<T> r) {
+    let_next_start();
+    wait_for_previous();
     int item = blockIdx.y * blockDim.x + threadIdx.x, pairs = r.rotated / 2 / V;
     if (item >= r.items) return;
     int64_t row = (int64_t)blockIdx.x * r.width;
@@ -87,9 +89,7 @@ template <typename T, int V> static Status launch_vectors(const Node *node, Rota
     unsigned threads = (unsigned)cuda_blocks(r.items, 32) * 32;
     if (threads > THREADS) threads = THREADS;
     dim3 grid((unsigned)tensor_rows(node->in[QKV]), (unsigned)cuda_blocks(r.items, threads));
-    rotate<T, V><<<grid, threads, 0, cuda_device(node)->stream>>>(r);
-    CUDA_LAUNCHED();
-    return TANE_OK;
+    return cuda_launch_early(cuda_device(node), rotate<T, V>, grid, (int)threads, 0, r);
 }
 
 template <typename T> static Status launch(const Node *node, const void *from, void *to, float direction) {

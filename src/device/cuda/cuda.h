@@ -69,6 +69,26 @@ Status cuda_join(CudaDevice *d);
 /* More than 48 KiB of shared memory for a kernel. */
 Status cuda_shared_memory(const void *kernel, size_t bytes);
 
+/* Launches a kernel that may start while the one queued before it still runs (on Hopper and later): for the short kernels
+ * of decoding, whose start costs as much as their work. Such a kernel calls wait_for_previous (math.cuh) before it reads
+ * or writes anything that kernels before it write or read; weights are free. */
+template <typename... Params, typename... Args>
+static inline Status cuda_launch_early(const CudaDevice *d, void (*kernel)(Params...), dim3 grid, int threads,
+                                       size_t shared, Args... args) {
+    cudaLaunchAttribute early = {};
+    cudaLaunchConfig_t config = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = d->stream;
+    config.attrs = &early;
+    config.numAttrs = d->major >= 9;
+    CUDA_TRY(cudaLaunchKernelEx(&config, kernel, Params(args)...));
+    return TANE_OK;
+}
+
 /* CUDA's row of an op: `extern "C" const OpKernel cuda_NAME`. CUDA_KERNEL_SHARING also names what it can do for its
  * neighbours (see OpKernel). */
 #define CUDA_KERNEL(op, plan_, forward_, backward_) CUDA_KERNEL_RECOMPUTE(op, plan_, forward_, backward_, NULL)

@@ -5,6 +5,19 @@
 
 #include "device/cuda/cuda.h"
 
+/* For cuda_launch_early. From `let_next_start` on the next kernel may be started, if all blocks have got there; it will
+ * see nothing of this one before `wait_for_previous`, which waits for the whole of it. */
+__device__ static inline void let_next_start(void) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+__device__ static inline void wait_for_previous(void) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    cudaGridDependencySynchronize();
+#endif
+}
+
 /* Elements of 16 bytes: 4 fp32, 8 bf16 or fp16. */
 template <typename T> struct Vec16 {
     static constexpr int N = 16 / sizeof(T);
@@ -17,6 +30,15 @@ template <typename T> __device__ inline T from_float(float x);
 template <> __device__ inline float from_float<float>(float x) { return x; }
 template <> __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
 template <> __device__ inline __half from_float<__half>(float x) { return __float2half_rn(x); }
+
+/* Two at once: one instruction. */
+__device__ static inline void round2(float *to, const float *from) { to[0] = from[0], to[1] = from[1]; }
+__device__ static inline void round2(__nv_bfloat16 *to, const float *from) {
+    *(__nv_bfloat162 *)to = __floats2bfloat162_rn(from[0], from[1]);
+}
+__device__ static inline void round2(__half *to, const float *from) {
+    *(__half2 *)to = __floats2half2_rn(from[0], from[1]);
+}
 
 /* 16 bytes to Vec16<T>::N floats; the same from p (16-byte aligned), and back. */
 template <typename T> __device__ static inline void unpack16(float *to, int4 raw) {
@@ -31,7 +53,7 @@ template <typename T> __device__ static inline void store16(T *p, const float *f
     int4 raw;
     T *e = (T *)&raw;
 #pragma unroll
-    for (int i = 0; i < Vec16<T>::N; i++) e[i] = from_float<T>(from[i]);
+    for (int i = 0; i < Vec16<T>::N; i += 2) round2(e + i, from + i);
     *(int4 *)p = raw;
 }
 
@@ -82,20 +104,26 @@ __device__ static inline void dropout_mask4(float keep[4], int64_t first, float 
     for (int i = 0; i < 4; i++) keep[i] = word[i] >> 8 < below ? 0.0f : scale;
 }
 
-__device__ static inline float gelu_tanh_inner(float x) { return 0.7978845608f * (x + 0.044715f * x * x * x); }
+/* 1 / (1 + e^-x), without the slow path of an exact division. */
+__device__ static inline float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
+/* (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 */
+__device__ static inline float gelu_tanh_share(float x, float x2) {
+    return sigmoid(x * (1.5957691216f + 0.0713548163f * x2));
+}
 
 /* f(x) and, where wanted, f'(x): the formulas of src/ops/activation_math.h. */
 template <int KIND> __device__ static inline float activate(float x) {
-    if (KIND == ACTIVATION_GELU_TANH) return x / (1.0f + __expf(-2.0f * gelu_tanh_inner(x)));
+    if (KIND == ACTIVATION_GELU_TANH) return x * gelu_tanh_share(x, x * x);
     if (KIND == ACTIVATION_GELU) return 0.5f * x * (1.0f + erff(x * 0.7071067812f));
     if (KIND == ACTIVATION_RELU) return x <= 0.0f ? 0.0f : x;
-    return x / (1.0f + __expf(-x));
+    return x * sigmoid(x);
 }
 template <int KIND> __device__ static inline float activate_slope(float x, float *y) {
     if (KIND == ACTIVATION_GELU_TANH) {
-        float half = 1.0f / (1.0f + __expf(-2.0f * gelu_tanh_inner(x)));
-        *y = x * half;
-        return half + 2.0f * x * half * (1.0f - half) * 0.7978845608f * (1.0f + 3.0f * 0.044715f * x * x);
+        float x2 = x * x, share = gelu_tanh_share(x, x2);
+        *y = x * share;
+        return share + x * (share - share * share) * (1.5957691216f + 0.2140644488f * x2);
     }
     if (KIND == ACTIVATION_GELU) {
         float phi = 0.5f * (1.0f + erff(x * 0.7071067812f));
@@ -106,7 +134,7 @@ template <int KIND> __device__ static inline float activate_slope(float x, float
         *y = x <= 0.0f ? 0.0f : x;
         return x > 0.0f ? 1.0f : 0.0f;
     }
-    float s = 1.0f / (1.0f + __expf(-x));
+    float s = sigmoid(x);
     *y = x * s;
     return s + *y * (1.0f - s);
 }

@@ -5,6 +5,9 @@
  * stays in L1. A block of eight warps holds 8 / S groups of four rows, each in S slices of K, so that few rows still
  * fill the GPU; S follows from the shape of w alone.
  *
+ * The kernel may start before the one in front of it has ended (cuda_launch_early): its first weights are loaded then,
+ * since nobody writes weights while a model answers.
+ *
  * The order of every sum is fixed: a lane adds its elements in the order of K, lanes are added as a tree, then the
  * slices in order. It does not depend on M: what a row gives is the same in every batch. */
 #include "device/cuda/math.cuh"
@@ -73,6 +76,16 @@ __device__ static inline void add_products(float *sum, const int4 *w, const T *x
     }
 }
 
+/* UNROLL times 16 bytes of each of the group's rows, from element `at` on; zeros from `end` on. */
+template <typename T>
+__device__ static inline void load_rows(int4 raw[UNROLL][GROUP], const T *const w[GROUP], int at, int end) {
+    constexpr int STEP = 32 * Vec16<T>::N;
+#pragma unroll
+    for (int u = 0; u < UNROLL; u++)
+#pragma unroll
+        for (int r = 0; r < GROUP; r++) raw[u][r] = load_once(w[r] + at + u * STEP, at + u * STEP < end);
+}
+
 typedef struct MatvecArgs {
     const void *x, *w, *bias;
     void *y;
@@ -99,16 +112,16 @@ __global__ void __launch_bounds__(32 * WARPS, M == 1 ? 4 : M == 2 ? 3 : 2) matve
 #pragma unroll
     for (int i = 0; i < GROUP * M; i++) sum[i] = 0.0f;
 
-    for (int at = begin + lane * N16; at < end; at += UNROLL * STEP) {
-        int4 raw[UNROLL][GROUP];
-#pragma unroll
-        for (int u = 0; u < UNROLL; u++)
-#pragma unroll
-            for (int r = 0; r < GROUP; r++)
-                raw[u][r] = load_once(w[r] + at + u * STEP, at + u * STEP < end);
+    int at = begin + lane * N16;
+    int4 raw[UNROLL][GROUP];
+    load_rows<T>(raw, w, at, end);
+    let_next_start();
+    wait_for_previous(); /* for x; the first weights are under way */
+    for (; at < end; at += UNROLL * STEP) {
 #pragma unroll
         for (int u = 0; u < UNROLL; u++)
             if (at + u * STEP < end) add_products<T, M>(sum, raw[u], x + at + u * STEP, x_at);
+        load_rows<T>(raw, w, at + UNROLL * STEP, end);
     }
 
     float total = warp_sums<GROUP * M>(sum, lane);
@@ -139,19 +152,17 @@ bool matvec_supports(const MatmulShape *s) {
            s->k <= 1 << 28 && s->lda <= 1 << 27 && s->k % unit == 0 && s->lda % unit == 0 && s->ldb % unit == 0;
 }
 
-template <typename T, typename O> static void launch(const MatvecArgs *g, cudaStream_t stream) {
+template <typename T, typename O> static Status launch(CudaDevice *d, const MatvecArgs *g) {
+    void (*kernel)(MatvecArgs) = g->m == 1   ? matvec_kernel<T, O, 1>
+                                 : g->m == 2 ? matvec_kernel<T, O, 2>
+                                 : g->m <= 4 ? matvec_kernel<T, O, 4>
+                                             : matvec_kernel<T, O, 8>;
     unsigned blocks = (unsigned)cuda_blocks(g->n, GROUP * WARPS / g->slices);
-    if (g->m == 1) matvec_kernel<T, O, 1><<<blocks, 32 * WARPS, 0, stream>>>(*g);
-    else if (g->m == 2) matvec_kernel<T, O, 2><<<blocks, 32 * WARPS, 0, stream>>>(*g);
-    else if (g->m <= 4) matvec_kernel<T, O, 4><<<blocks, 32 * WARPS, 0, stream>>>(*g);
-    else matvec_kernel<T, O, 8><<<blocks, 32 * WARPS, 0, stream>>>(*g);
+    return cuda_launch_early(d, kernel, dim3(blocks), 32 * WARPS, 0, *g);
 }
 
-template <typename T> static Status launch_for(const MatvecArgs *g, DType out_type, cudaStream_t stream) {
-    if (out_type == DTYPE_F32) launch<T, float>(g, stream);
-    else launch<T, T>(g, stream);
-    CUDA_LAUNCHED();
-    return TANE_OK;
+template <typename T> static Status launch_for(CudaDevice *d, const MatvecArgs *g, DType out_type) {
+    return out_type == DTYPE_F32 ? launch<T, float>(d, g) : launch<T, T>(d, g);
 }
 
 Status matvec_run(CudaDevice *d, const MatmulShape *s, const void *x, const void *w, void *y, const void *bias) {
@@ -159,5 +170,5 @@ Status matvec_run(CudaDevice *d, const MatmulShape *s, const void *x, const void
         return FAIL(TANE_EINTERNAL, "matvec: x at %p and w at %p must be aligned to 16 bytes", x, w);
     MatvecArgs g = {x, w, s->epilogue == EPILOGUE_BIAS ? bias : NULL, y, s->lda, s->ldb, s->ldc, (int)s->m, (int)s->n,
                     (int)s->k, choose_slices(d, s)};
-    return CUDA_BY_TYPE(s->type, launch_for, &g, s->out_type, d->stream);
+    return CUDA_BY_TYPE(s->type, launch_for, d, &g, s->out_type);
 }

@@ -160,14 +160,13 @@ void rig_output(Rig *r, const char *name, Tensor *x, const float *seed) {
     out->seed = narrowed(r, out->grad->dtype, seed, out->n);
 }
 
-void rig_ready(Rig *r) {
-    assert_ok(tape_plan(r->tape));
+Status rig_plan(Rig *r) {
+    TRY_RETURN(tape_plan(r->tape));
     size_t page = (size_t)sysconf(_SC_PAGESIZE), inner;
     r->bytes = tape_bytes(r->tape);
     if (!r->device->host) {
         r->memory = device_block(r, r->bytes);
-        assert_ok(tape_bind(r->tape, r->memory));
-        return;
+        return tape_bind(r->tape, r->memory);
     }
     inner = (r->bytes + page - 1) / page * page;
     r->map_size = inner + 2 * page;
@@ -175,8 +174,10 @@ void rig_ready(Rig *r) {
     assert_true(r->map != MAP_FAILED);
     if (inner) assert_int_equal(mprotect(r->map + page, inner, PROT_READ | PROT_WRITE), 0);
     r->memory = r->map + page + (inner - r->bytes);
-    assert_ok(tape_bind(r->tape, r->memory));
+    return tape_bind(r->tape, r->memory);
 }
+
+void rig_ready(Rig *r) { assert_ok(rig_plan(r)); }
 
 void rig_poison(Rig *r) { fill(r->device, r->memory, 0xff, r->bytes); } /* NaN in every float type */
 

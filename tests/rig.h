@@ -69,7 +69,8 @@ Tensor *rig_buffer(Rig *r, const char *name, int rank, const int64_t *shape);
 /* Keeps the tensor to the end of the run; seed (may be NULL) is its gradient. */
 void rig_output(Rig *r, const char *name, Tensor *x, const float *seed);
 
-void rig_ready(Rig *r); /* plans and binds */
+Status rig_plan(Rig *r); /* plans and binds */
+void rig_ready(Rig *r);  /* the same, and it must succeed */
 void rig_poison(Rig *r);
 Status rig_try(Rig *r, const TapeRun *run); /* poison, forward, seeds, backward */
 void rig_run(Rig *r, const TapeRun *run);   /* the same, and it must succeed */

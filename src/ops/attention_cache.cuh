@@ -3,7 +3,8 @@
  *
  *   split   any T, any type. A block serves up to G queries that share a KV head (query heads of its group, and with
  *           T > 1 neighbouring tokens), so keys and values are read once for all of them. Keys are cut at multiples
- *           of CACHE_SPLIT, whatever the batch: a row's result does not depend on who shares it.
+ *           of a fixed length, short where few sequences must fill the GPU: a row's result does not
+ *           depend on who shares its batch.
  *           With T = 1 a block takes one split. Those beyond `past` leave at once, and the last of a row to finish
  *           joins the parts in the order of the keys. With T > 1 a block goes through its splits one by one.
  *
@@ -19,7 +20,7 @@
 #include "device/cuda/mma.cuh"
 #include "ops/attention_cuda.cuh"
 
-enum { CACHE_SPLIT = 128, CACHE_THREADS = 128, CACHE_WARPS = CACHE_THREADS / 32, CACHE_ROWS = 1 << 16 };
+enum { CACHE_SPLIT = 256, CACHE_SHORT_SPLIT = 64, CACHE_THREADS = 128, CACHE_WARPS = CACHE_THREADS / 32, CACHE_ROWS = 1 << 16 };
 enum { TILE_Q = 64, TILE_K = 64, TILE_FROM = 16 };
 
 /* What the kernels get. A `row` is a sequence's KV head and one chunk of its queries: a block, or one a split. */
@@ -32,6 +33,7 @@ typedef struct CacheJob {
     CudaFault *fault;
     int batch, tokens, positions, heads, kv_heads, dim, window;
     int chunks;    // of a KV head's group * T queries, G in each
+    int split;     // keys of a split, at most CACHE_SPLIT
     int splits;    // of P; 1: a block goes through all
     int64_t first; // row of the first block
     float scale;   // times log2(e)
@@ -145,7 +147,7 @@ __device__ static void cache_softmax(const CacheJob &job, const CachePlace &p, i
     int lane = threadIdx.x & 31;
     for (int g = threadIdx.x >> 5; g < p.queries; g += CACHE_WARPS) {
         int position = p.past + (p.query + g) / p.group, first = max(cache_first_key(job, position) - start, 0);
-        int end = min(position + 1 - start, (int)CACHE_SPLIT);
+        int end = min(position + 1 - start, job.split);
         float top = -INFINITY, total = 0;
         for (int j = lane; j < end; j += 32)
             if (j >= first) top = fmaxf(top, s.weight[j * G + g]);
@@ -168,8 +170,7 @@ __device__ static void cache_softmax(const CacheJob &job, const CachePlace &p, i
 template <typename T, int LANES, int N, bool SCATTER, int G> struct CacheSteps {
     typedef CacheRow<T, LANES, N, SCATTER> Row;
     static constexpr int SLOTS = CACHE_THREADS / LANES; // keys that a block has at once
-    static constexpr int FIT = CACHE_SPLIT / (2 * SLOTS), WANTED = G * N > 32 ? 4 : 8;
-    static constexpr int BATCH = SCATTER ? 1 : FIT < WANTED ? FIT : WANTED;
+    static constexpr int BATCH = SCATTER ? 1 : G * N > 32 ? 4 : 8;
     static constexpr int STEP = SLOTS * BATCH;
     static_assert(CACHE_SPLIT % (2 * STEP) == 0, "two steps do not leave their split");
     int start, begin, end; // the split's first key; the keys to see, from there
@@ -216,7 +217,7 @@ __device__ static void cache_attend(const CacheJob &job, const CachePlace &p, in
     typedef CacheSteps<T, LANES, N, SCATTER, G> Steps;
     typedef typename Steps::Row Row;
     constexpr int STEP = Steps::STEP;
-    const Steps steps = {start, max(p.begin - start, 0), min(p.end - start, (int)CACHE_SPLIT)};
+    const Steps steps = {start, max(p.begin - start, 0), min(p.end - start, job.split)};
     int lane = threadIdx.x % LANES, end = steps.end, from = steps.begin / (2 * STEP) * (2 * STEP);
     Row row[2][Steps::BATCH];
     float q[G][N], sum[G][N] = {};
@@ -338,7 +339,7 @@ __global__ static void __launch_bounds__(CACHE_THREADS, CACHE_RESIDENT<G * N>) c
         cache_zero_out<T>(job, p);
         return;
     }
-    int first = p.begin / CACHE_SPLIT, last = (p.end - 1) / CACHE_SPLIT;
+    int first = p.begin / job.split, last = (p.end - 1) / job.split;
     if (split < first || split > last) return;
     if (split == last && p.query == 0) { /* nobody reads these from the cache in this launch */
         int64_t to = ((int64_t)p.b * job.positions + p.past) * 2 * job.kv_heads * job.dim + p.kv * job.dim;
@@ -347,7 +348,7 @@ __global__ static void __launch_bounds__(CACHE_THREADS, CACHE_RESIDENT<G * N>) c
             for (int d = threadIdx.x; d < job.dim; d += CACHE_THREADS) ((T *)job.cache)[to + d] = from[d];
         }
     }
-    cache_attend<T, LANES, N, SCATTER, G>(job, p, split * CACHE_SPLIT, s);
+    cache_attend<T, LANES, N, SCATTER, G>(job, p, split * job.split, s);
     cache_join<T, G, LANES * N>(job, p, row, split, first, last, s);
 }
 
@@ -367,7 +368,7 @@ __global__ static void __launch_bounds__(CACHE_THREADS, CACHE_RESIDENT<G * N>) c
         s.joined_total[threadIdx.x] = 0;
     }
     for (int e = threadIdx.x; e < G * WIDTH; e += CACHE_THREADS) s.joined[e] = 0;
-    for (int start = p.begin / CACHE_SPLIT * CACHE_SPLIT; start < p.end; start += CACHE_SPLIT) {
+    for (int start = p.begin / job.split * job.split; start < p.end; start += job.split) {
         cache_attend<T, LANES, N, SCATTER, G>(job, p, start, s);
         for (int e = threadIdx.x; e < n; e += CACHE_THREADS) {
             int g = e / d, at = g * WIDTH + e % d;
@@ -556,7 +557,7 @@ template <typename T, int D> __global__ static void __launch_bounds__(CACHE_THRE
 typedef struct CacheChoice {
     bool tiles, scatter;
     int lanes, queries; // of the split kernel: LANES, G
-    int chunks, splits;
+    int chunks, split, splits;
     int64_t rows;
 } CacheChoice;
 
@@ -573,7 +574,8 @@ static CacheChoice cache_choose(const Node *node) {
     else if (t > 1) c.queries = c.lanes == 32 ? 4 : 8;
     else c.queries = n == 1 ? 1 : n <= 4 || c.lanes == 32 ? 4 : 8;
     c.chunks = (int)cuda_blocks(n, c.queries);
-    c.splits = t == 1 ? (int)cuda_blocks(node->in[CACHE]->shape[1], CACHE_SPLIT) : 1;
+    c.split = t == 1 && !node->many_rows ? CACHE_SHORT_SPLIT : CACHE_SPLIT;
+    c.splits = t == 1 ? (int)cuda_blocks(node->in[CACHE]->shape[1], c.split) : 1;
     c.rows = qkv->shape[0] * a->kv_heads * c.chunks;
     return c;
 }
@@ -581,7 +583,7 @@ static CacheChoice cache_choose(const Node *node) {
 static bool attention_cache_supports(const Node *node) {
     const AttentionShape *a = &((const AttentionArgs *)node->args)->shape;
     return cuda_is_float(node->in[QKV]->dtype) && a->head_dim <= 1024 &&
-           node->in[CACHE]->shape[1] <= (int64_t)CACHE_SPLIT * 65535;
+           node->in[CACHE]->shape[1] <= (int64_t)CACHE_SHORT_SPLIT * 65535;
 }
 
 static size_t attention_cache_scratch(const Node *node) {
@@ -598,7 +600,8 @@ static Status cache_launch_split(CudaDevice *d, CacheJob job, const CacheChoice 
         dim3 grid((unsigned)rows, (unsigned)c.splits);
         if constexpr (SERIAL) cache_serial_kernel<T, LANES, N, SCATTER, G><<<grid, CACHE_THREADS, 0, d->stream>>>(job);
         else
-            TRY_RETURN(cuda_launch_early(d, cache_split_kernel<T, LANES, N, SCATTER, G>, grid, CACHE_THREADS, 0, job));
+            TRY_RETURN(cuda_launch_early(d, job.batch <= CUDA_FEW_ROWS, cache_split_kernel<T, LANES, N, SCATTER, G>, grid,
+                                         CACHE_THREADS, job));
         CUDA_LAUNCHED();
     }
     return TANE_OK;
@@ -673,6 +676,7 @@ static Status attention_cache_forward(const Node *node, const TapeRun *run) {
     job.dim = a->head_dim;
     job.window = a->window < job.positions ? (int)a->window : 0;
     job.chunks = c.chunks;
+    job.split = c.split;
     job.splits = c.splits;
     job.scale = a->scale * 1.4426950408889634f;
     return CUDA_BY_TYPE(qkv->dtype, cache_launch, d, job, c);

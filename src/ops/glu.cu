@@ -71,8 +71,8 @@ typedef struct Job {
 
 template <typename T, int KIND, int V> static Status launch_one(const Job *j) {
     if (!j->dy)
-        return cuda_launch_early(j->device, values<T, KIND, V>, j->grid, (int)j->threads, 0, (const T *)j->x, (T *)j->to,
-                                 j->width);
+        return cuda_launch_early(j->device, j->grid.x <= CUDA_FEW_ROWS, values<T, KIND, V>, j->grid, (int)j->threads,
+                                 (const T *)j->x, (T *)j->to, j->width);
     slopes<T, KIND, V><<<j->grid, j->threads, 0, j->device->stream>>>((const T *)j->x, (const T *)j->dy, (T *)j->to,
                                                                       j->width, j->add);
     CUDA_LAUNCHED();

@@ -50,9 +50,9 @@ static Status plan(Node *node) {
 template <typename U> static Status gather(const Node *node, const MatmulShape *s, size_t unit) {
     const CudaDevice *d = cuda_device(node);
     int64_t units = s->k * (int64_t)dtype_size(s->type) / (int64_t)unit;
-    return cuda_launch_early(d, gather_rows<U>, dim3((unsigned)s->m), THREADS, 0, (U *)node->scratch,
-                             (const U *)node->in[X]->data, (const int32_t *)node->in[AT]->data, node->in[X]->shape[1],
-                             units, d->fault);
+    return cuda_launch_early(d, s->m <= CUDA_FEW_ROWS, gather_rows<U>, dim3((unsigned)s->m), THREADS,
+                             (U *)node->scratch, (const U *)node->in[X]->data, (const int32_t *)node->in[AT]->data,
+                             node->in[X]->shape[1], units, d->fault);
 }
 
 static Status forward(const Node *node, const TapeRun *run) {

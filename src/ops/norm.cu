@@ -530,7 +530,8 @@ template <typename T> static Status launch_forward(const Node *node, const TapeR
     bool drop = delta && a.coins.run;
     Layout l = forward_layout(x, drop);
     auto kernel = drop ? forward_kernel<T, true>(l) : forward_kernel<T, false>(l);
-    return cuda_launch_early(cuda_device(node), kernel, dim3((unsigned)l.blocks), (int)l.threads, 0, a);
+    return cuda_launch_early(cuda_device(node), a.rows <= CUDA_FEW_ROWS, kernel, dim3((unsigned)l.blocks),
+                             (int)l.threads, a);
 }
 
 static Status forward(const Node *node, const TapeRun *run) {

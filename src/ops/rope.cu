@@ -89,7 +89,7 @@ template <typename T, int V> static Status launch_vectors(const Node *node, Rota
     unsigned threads = (unsigned)cuda_blocks(r.items, 32) * 32;
     if (threads > THREADS) threads = THREADS;
     dim3 grid((unsigned)tensor_rows(node->in[QKV]), (unsigned)cuda_blocks(r.items, threads));
-    return cuda_launch_early(cuda_device(node), rotate<T, V>, grid, (int)threads, 0, r);
+    return cuda_launch_early(cuda_device(node), grid.x <= CUDA_FEW_ROWS, rotate<T, V>, grid, (int)threads, r);
 }
 
 template <typename T> static Status launch(const Node *node, const void *from, void *to, float direction) {

@@ -69,22 +69,24 @@ Status cuda_join(CudaDevice *d);
 /* More than 48 KiB of shared memory for a kernel. */
 Status cuda_shared_memory(const void *kernel, size_t bytes);
 
-/* Launches a kernel that may start while the one queued before it still runs (on Hopper and later): for the short kernels
- * of decoding, whose start costs as much as their work. Such a kernel calls wait_for_previous (math.cuh) before it reads
+/* Up to so many rows (sequences that decode) kernels are so short that their start costs as much as their work. */
+enum { CUDA_FEW_ROWS = 8 };
+
+/* Launches a kernel that, with `early`, may start while the one queued before it still runs (on Hopper and later). Such
+ * a kernel calls wait_for_previous (math.cuh) before it reads
  * or writes anything that kernels before it write or read; weights are free. */
 template <typename... Params, typename... Args>
-static inline Status cuda_launch_early(const CudaDevice *d, void (*kernel)(Params...), dim3 grid, int threads,
-                                       size_t shared, Args... args) {
-    cudaLaunchAttribute early = {};
+static inline Status cuda_launch_early(const CudaDevice *d, bool early, void (*kernel)(Params...), dim3 grid,
+                                       int threads, Args... args) {
+    cudaLaunchAttribute overlap = {};
     cudaLaunchConfig_t config = {};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
     config.gridDim = grid;
     config.blockDim = dim3((unsigned)threads);
-    config.dynamicSmemBytes = shared;
     config.stream = d->stream;
-    config.attrs = &early;
-    config.numAttrs = d->major >= 9;
+    config.attrs = &overlap;
+    config.numAttrs = early && d->major >= 9;
     CUDA_TRY(cudaLaunchKernelEx(&config, kernel, Params(args)...));
     return TANE_OK;
 }

@@ -88,6 +88,7 @@ struct Matmul {
     MatmulShape shape;
     MatmulMode mode;
     QuantizeMode quantize;
+    const Matmul *padded; /* fewer than LEAST_ROWS rows: what is computed in their place */
     bool tuned; /* the search for the fastest algorithm is over */
     Choice choice[2][2]; /* [PointerCare][on the side stream]; all but the first are made when they are first needed */
     Matmul *next;
@@ -206,10 +207,6 @@ static Status describe(CudaDevice *d, const Matmul *m, Choice *c, PointerCare ca
 }
 
 enum { CANDIDATES = 12 };
-
-/* Inference: a row of C must not depend on how many there are. So K is not split, and fewer than LEAST_ROWS rows take the
- * algorithm of so many: the library's kernels for a handful of rows add in another order. */
-enum { LEAST_ROWS = 16 };
 
 /* The heuristic's answers, at most `most`, the best first by its own judgement. */
 static Status ask_heuristic(CudaDevice *d, const Matmul *m, Choice *c, PointerCare care, bool side,
@@ -361,18 +358,6 @@ static void tune(CudaDevice *d, const Matmul *m, Choice *c, const cublasLtMatmul
     tune_close(&t);
 }
 
-/* The algorithm for LEAST_ROWS rows, into a choice that is described for fewer. */
-static Status choose_as_for_more(CudaDevice *d, const Matmul *m, Choice *c, PointerCare care, bool side, int *n) {
-    Matmul more = *m;
-    Choice described = {};
-    bool known = false;
-    more.shape.m = LEAST_ROWS;
-    Status st = describe(d, &more, &described, care, &known);
-    if (st == TANE_OK) st = candidates(d, &more, &described, care, side, 1, &c->algo, n);
-    choice_free(&described);
-    return st;
-}
-
 static Status choose(CudaDevice *d, Matmul *m, PointerCare care, bool side) {
     const MatmulShape *s = &m->shape;
     Choice *c = &m->choice[care][side];
@@ -382,9 +367,8 @@ static Status choose(CudaDevice *d, Matmul *m, PointerCare care, bool side) {
     bool known = false;
     TRY_RETURN(describe(d, m, c, care, &known));
     if (!known) return TANE_OK;
-    int n = 0;
-    if (!s->trains && s->m < LEAST_ROWS && !s->trans_a) TRY_RETURN(choose_as_for_more(d, m, c, care, side, &n));
-    else TRY_RETURN(candidates(d, m, c, care, side, 1, &c->algo, &n));
+    int n;
+    TRY_RETURN(candidates(d, m, c, care, side, 1, &c->algo, &n));
     c->found = n > 0;
     return TANE_OK;
 }
@@ -420,7 +404,18 @@ static QuantizeMode fp8_mode(const CudaDevice *d, const MatmulShape *s) {
     return QUANTIZE_NONE;
 }
 
+/* Inference: a row of C must not depend on how many there are. So K is not split, and fewer than LEAST_ROWS rows are
+ * computed as so many: the library's kernels for a handful of rows add in another order. */
+enum { LEAST_ROWS = 16 };
+
 static Status make_plan(CudaDevice *d, Matmul *m) {
+    if (!m->shape.trains && !m->shape.trans_a && m->shape.m > 0 && m->shape.m < LEAST_ROWS) {
+        MatmulShape more = m->shape;
+        more.m = LEAST_ROWS;
+        more.lda = more.k;
+        more.ldc = more.n;
+        return matmul_plan(d, &more, &m->padded);
+    }
     m->quantize = fp8_mode(d, &m->shape);
     TRY_RETURN(choose(d, m, POINTERS_ALIGNED, false));
     if (!m->quantize || m->choice[POINTERS_ALIGNED][false].found) return TANE_OK;
@@ -533,7 +528,32 @@ static Fp8Scratch fp8_scratch(const Matmul *m) {
     return at;
 }
 
-size_t matmul_scratch(const Matmul *m) { return m->quantize ? fp8_scratch(m).bytes : 0; }
+static size_t padded_a_bytes(const Matmul *m) {
+    return cuda_align((size_t)(LEAST_ROWS * m->shape.k) * dtype_size(m->shape.type));
+}
+static size_t padded_c_bytes(const Matmul *m) {
+    return cuda_align((size_t)(LEAST_ROWS * m->shape.n) * dtype_size(m->shape.out_type));
+}
+
+size_t matmul_scratch(const Matmul *m) {
+    if (m->padded) return padded_a_bytes(m) + padded_c_bytes(m) + matmul_scratch(m->padded);
+    return m->quantize ? fp8_scratch(m).bytes : 0;
+}
+
+/* The rows beyond what there is are whatever scratch holds; nothing of them is kept. */
+static Status run_padded(CudaDevice *d, const Matmul *m, const void *a, const void *b, void *c, const void *bias,
+                         bool accumulate, bool side, char *scratch) {
+    const MatmulShape *s = &m->shape;
+    cudaStream_t stream = side ? d->side : d->stream;
+    size_t size = dtype_size(s->type), out = dtype_size(s->out_type), rows = (size_t)s->m;
+    size_t lda = (size_t)s->lda * size, ldc = (size_t)s->ldc * out, k = (size_t)s->k * size, n = (size_t)s->n * out;
+    char *padded_a = scratch, *padded_c = scratch + padded_a_bytes(m);
+    if (k) CUDA_TRY(cudaMemcpy2DAsync(padded_a, k, a, lda, k, rows, cudaMemcpyDeviceToDevice, stream));
+    if (accumulate) CUDA_TRY(cudaMemcpy2DAsync(padded_c, n, c, ldc, n, rows, cudaMemcpyDeviceToDevice, stream));
+    TRY_RETURN(matmul_run(d, m->padded, padded_a, b, padded_c, bias, accumulate, side, padded_c + padded_c_bytes(m)));
+    CUDA_TRY(cudaMemcpy2DAsync(c, ldc, padded_c, n, n, rows, cudaMemcpyDeviceToDevice, stream));
+    return TANE_OK;
+}
 
 static Status quantize_operands(const Matmul *m, const Choice *c, const void **a, const void **b, char *scratch,
                                 cudaStream_t stream) {
@@ -578,6 +598,7 @@ Status matmul_run(CudaDevice *d, const Matmul *m, const void *a, const void *b, 
     const MatmulShape *s = &m->shape;
     if (!s->m || !s->n) return TANE_OK;
     if (s->epilogue != EPILOGUE_BIAS) bias = NULL;
+    if (m->padded) return run_padded(d, m, a, b, c, bias, accumulate, side, (char *)scratch);
     cudaStream_t stream = side ? d->side : d->stream;
     const Choice *choice; /* plans are const to callers; the choices in them are a cache */
     TRY_RETURN(choice_for(d, (Matmul *)m, a, b, c, bias, side, &choice));

@@ -158,7 +158,7 @@ template <typename T, typename O> static Status launch(CudaDevice *d, const Matv
                                  : g->m <= 4 ? matvec_kernel<T, O, 4>
                                              : matvec_kernel<T, O, 8>;
     unsigned blocks = (unsigned)cuda_blocks(g->n, GROUP * WARPS / g->slices);
-    return cuda_launch_early(d, kernel, dim3(blocks), 32 * WARPS, 0, *g);
+    return cuda_launch_early(d, true, kernel, dim3(blocks), 32 * WARPS, *g);
 }
 
 template <typename T> static Status launch_for(CudaDevice *d, const MatvecArgs *g, DType out_type) {

@@ -119,6 +119,7 @@ static void both_kernels(void **state) {
             for (int dtype = DTYPE_F32; dtype <= rig_last_type(*device); dtype++) {
                 Shape s = shapes[i];
                 int64_t n = s.b * s.t * width(s), n_out = s.b * s.t * s.h * s.d;
+                if (s.d > 256 && !(*device)->host) continue; /* no GPU kernel holds such a head */
                 Rig r;
                 rig_new(&r, *device, (DType)dtype, true);
                 float *x = rig_normal(&r, n, 1.5f), *dy = rig_normal(&r, n_out, 1);
@@ -418,6 +419,7 @@ static void decoding_gives_the_bits(Shape s) {
 
 static void decoding_gives_the_bits_of_the_forward(void **state) {
     (void)state;
+    test_cpu_only("its kernels over a cache add in another order than those of training");
     decoding_gives_the_bits((Shape){2, 40, 4, 2, .d = 16});
     decoding_gives_the_bits((Shape){2, 40, 4, 2, 16, .window = 11});
 }

@@ -14,7 +14,7 @@ typedef struct Case {
     Rig rig;
     const StFile *file;
     char prefix[48]; /* "linear.3" */
-    bool round;      /* inputs are rounded to bf16, also for an fp32 run */
+    DType round;     /* inputs are rounded to this, also for an fp32 run */
 } Case;
 
 static const StTensor *find(const Case *c, const char *name) {
@@ -27,7 +27,8 @@ static float *values(Case *c, const StTensor *x) {
     int64_t n = (int64_t)(x->bytes / sizeof(float));
     float *to = rig_array(&c->rig, n);
     if (n) memcpy(to, x->data, x->bytes);
-    for (int64_t i = 0; i < n && c->round; i++) to[i] = bf16_to_f32(f32_to_bf16(to[i]));
+    for (int64_t i = 0; i < n && c->round != DTYPE_F32; i++)
+        to[i] = c->round == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(to[i])) : f16_to_f32(f32_to_f16(to[i]));
     return to;
 }
 
@@ -134,7 +135,7 @@ static int close_golden(void **state) {
     return 0;
 }
 
-static Case case_new(int op, int n, Device *device, DType dtype, bool with_grad, bool round) {
+static Case case_new(int op, int n, Device *device, DType dtype, bool with_grad, DType round) {
     Case c = {.file = golden, .round = round};
     snprintf(c.prefix, sizeof c.prefix, "%s.%d", ops[op].op, n);
     rig_new(&c.rig, device, dtype, with_grad);
@@ -194,7 +195,7 @@ static void golden_of(Device *device) {
     for (int op = 0; op < OPS; op++) {
         int n = 0;
         for (char name[64]; snprintf(name, sizeof name, "%s.%d.y", ops[op].op, n), st_find(golden, name); n++) {
-            Case c = case_new(op, n, device, DTYPE_F32, true, false), plain;
+            Case c = case_new(op, n, device, DTYPE_F32, true, DTYPE_F32), plain;
             TapeRun run = run_of(&c);
             rig_run(&c.rig, &run);
             check_case(&c, 1);
@@ -202,12 +203,11 @@ static void golden_of(Device *device) {
             rig_run(&c.rig, &run);
             check_case(&c, 2);
             /* without gradients: other lifetimes, same bits */
-            plain = case_new(op, n, device, DTYPE_F32, false, false);
+            plain = case_new(op, n, device, DTYPE_F32, false, DTYPE_F32);
             rig_run(&plain.rig, &run);
             for (int i = 0; i < c.rig.n_out; i++) {
                 const char *name = c.rig.out[i].name;
-                assert_memory_equal(rig_values(&c.rig, name), rig_values(&plain.rig, name),
-                                    (size_t)c.rig.out[i].n * 4);
+                assert_memory_equal(rig_values(&c.rig, name), rig_values(&plain.rig, name), (size_t)c.rig.out[i].n * 4);
             }
             rig_free(&plain.rig);
             rig_free(&c.rig);
@@ -223,10 +223,12 @@ static void golden_values(void **state) {
 
 /* ------------------------------------------------------------------------------------------------------ bf16 */
 
-/* The same inputs, rounded to bf16, in fp32 and in bf16 or fp16. One rounding to bf16 is 2^-8 of the element (half a unit in the last
- * of 8 bits). The bound counts roundings of intermediate results, each of at most the largest element: outputs are
- * rounded once (attention: the weights too; norm: the sum before it), gradients behind up to three rounded values. */
-static void near_half(const Case *c, const char *name, const float *got, const float *want, int64_t n, int roundings) {
+/* The same inputs, rounded to bf16 or fp16, in fp32 and in that type. One rounding to bf16 is 2^-8 of the element (half a
+ * unit in the last of 8 bits). The bound counts roundings of intermediate results, each of at most the largest element:
+ * outputs are rounded once (attention: the weights too; norm: the sum before it), gradients behind up to three rounded
+ * values. */
+static void near_half(const Case *c, const char *name, const float *got,
+                                                                    const float *want, int64_t n, int roundings) {
     double scale = rig_scale(want, n), distance = rig_distance(got, want, n);
     if (distance <= roundings * scale / 256) return;
     fail_msg("%s: %s in 16 bits is %g from fp32, whose largest element is %g: more than %d roundings", c->prefix, name,
@@ -238,8 +240,9 @@ static void half_is_rounded_fp32(void **state) {
     for (Device *const *device = test_devices(); *device; device++)
         for (int op = 0; op < OPS; op++)
             for (int n = 0, cases = ops[op].cases; n < cases * (rig_last_type(*device) - DTYPE_F32); n++) {
-                Case exact = case_new(op, n % cases, *device, DTYPE_F32, true, true);
-                Case half = case_new(op, n % cases, *device, (DType)(DTYPE_BF16 + n / cases), true, true);
+                DType type = (DType)(DTYPE_BF16 + n / cases);
+                Case exact = case_new(op, n % cases, *device, DTYPE_F32, true, type);
+                Case half = case_new(op, n % cases, *device, type, true, type);
                 TapeRun run = run_of(&exact);
                 rig_run(&exact.rig, &run);
                 rig_run(&half.rig, &run);

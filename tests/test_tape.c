@@ -244,7 +244,8 @@ static void runs_repeat_to_the_bit(void **state) {
     (void)state;
     for (int net = 0; net < NETS; net++)
         for (int dtype = DTYPE_F32; dtype <= rig_last_type(test_device()); dtype++) {
-            Rig r = net_new(net, test_device(), (DType)dtype, true), again = net_new(net, test_device(), (DType)dtype, true);
+            Rig r = net_new(net, test_device(), (DType)dtype, true),
+                again = net_new(net, test_device(), (DType)dtype, true);
             rig_run(&r, &train);
             float *first[RIG_INPUTS];
             for (int i = 0; i < r.n_in; i++) {
@@ -298,7 +299,8 @@ static void one_forward_for_training_and_evaluation(void **state) {
         for (int dtype = DTYPE_F32; dtype <= rig_last_type(test_device()); dtype++) {
             TapeRun run = train;
             run.training = false;
-            Rig r = net_new(net, test_device(), (DType)dtype, true), plain = net_new(net, test_device(), (DType)dtype, false);
+            Rig r = net_new(net, test_device(), (DType)dtype, true),
+                plain = net_new(net, test_device(), (DType)dtype, false);
             rig_run(&r, &run);
             rig_run(&plain, &run);
             assert_memory_equal(rig_values(&r, "losses"), rig_values(&plain, "losses"), B * T * 4);
@@ -329,7 +331,8 @@ static void instruction_sets_agree(void **state) {
     for (int net = 0; net < NETS; net++)
         for (int isa = 0; isa < 2; isa++) {
             if (!tables[isa]) continue;
-            Rig a = net_new(net, backend_cpu_isa("base"), DTYPE_F32, true), b = net_new(net, tables[isa], DTYPE_F32, true);
+            Rig a = net_new(net, backend_cpu_isa("base"), DTYPE_F32, true),
+                b = net_new(net, tables[isa], DTYPE_F32, true);
             rig_run(&a, &train);
             rig_run(&b, &train);
             for (int i = 0; i < a.n_in; i++)

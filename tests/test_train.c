@@ -44,7 +44,8 @@ static void job_init(Job *job, const char *extra) {
              "tokenizer: %s\ntrain_files: [%s]\noutput_dir: %s\ndb: %s\nhidden_size: 16\nnum_hidden_layers: "
              "2\nnum_attention_heads: 2\n"
              "max_position_embeddings: 32\nmax_length: 16\nlogging_steps: 2\nthreads: 1\ndevice: %s\n%s",
-             test_path("tok.model"), test_path("data.jsonl"), test_path("run"), test_path("runs.db"), test_device_name(), extra);
+             test_path("tok.model"), test_path("data.jsonl"), test_path("run"), test_path("runs.db"),
+             test_device_name(), extra);
 }
 
 static Status run_here(const char *recipe, const char *assignments) {
@@ -372,7 +373,8 @@ static void test_bad_options(void **state) {
     assert_non_null(strstr(job.error, "device=cpu works now"));
     train_fails(&job, "compute_dtype=fp16", TANE_EUNSUPPORTED, "compute_dtype=fp16 needs a GPU");
     train_fails(&job, "compute_dtype=fp8", TANE_EUNSUPPORTED, "compute_dtype=fp8 needs a GPU");
-    train_fails(&job, "compute_dtype=bf16 optimizer_states=bf16", TANE_EUNSUPPORTED, "optimizer_states=bf16 needs a GPU");
+    train_fails(&job, "compute_dtype=bf16 optimizer_states=bf16", TANE_EUNSUPPORTED,
+                "optimizer_states=bf16 needs a GPU");
     train_fails(&job, "max_length=3", TANE_EFORMAT, "data.jsonl:1: the row has 6 tokens, but max_length is 3");
     test_write(test_path("empty.jsonl"), "");
     char words[256];

@@ -165,7 +165,8 @@ static void check_company(const char *family, DType dtype) {
     Engine *e;
     Model *m = tiny(family, dtype);
     make_prompts(&p, 64);
-    assert_ok(engine_new(&e, m, 1, 0));
+    /* A GPU promises it within engines of many slots, and within those of few. */
+    assert_ok(engine_new(&e, m, m->device->host ? 1 : 20, 0));
     for (int i = 0; i < 64; i++) assert_ok(engine_generate(e, &p.request[i], 1, &arena, &alone[i], NULL, NULL));
     engine_free(e);
     for (int k = 0; k < 2; k++) {
@@ -185,10 +186,10 @@ static void test_answers_do_not_depend_on_company(void **state) {
     (void)state;
     int threads = omp_get_max_threads();
     omp_set_num_threads(1); /* the number of threads has its own test */
-    check_company("gpt2", DTYPE_F32);
-    check_company("gpt2", DTYPE_BF16);
-    check_company("llama", DTYPE_F32);
-    check_company("llama", DTYPE_BF16);
+    for (int type = test_device()->host ? DTYPE_F32 : DTYPE_BF16; type <= DTYPE_BF16; type++) { /* see tape_few_rows */
+        check_company("gpt2", (DType)type);
+        check_company("llama", (DType)type);
+    }
     omp_set_num_threads(threads);
 }
 

@@ -98,9 +98,9 @@ static Status shape_record(Engine *e, Shape *s) {
     TRY_RETURN(MEM_NEW_ARRAY(&s->cache, (size_t)e->layers));
     TRY_RETURN(tape_new(&s->tape, e->device, false));
     Tape *t = s->tape;
-    /* A prompt is computed alone or with others, and so is an answer in an engine of many slots: always as if with many.
-     * An engine of few slots always decodes as if with few, which is faster. */
-    tape_many_rows(t, s->width > 1 || e->slots > FEW_SLOTS);
+    /* What a request gets must not depend on its company. So prompts are always computed as if there were many, and so
+     * are answers in an engine of many slots; an engine of few slots always decodes as with few, which is faster. */
+    tape_few_rows(t, s->width == 1 && e->slots <= FEW_SLOTS);
     Tensor *at = input(t, "at", DTYPE_I32, 1, ids, e->there.at);
     Tensor *rows = input(t, "sampling", DTYPE_U8, 2, sampling, e->there.rows);
     for (int64_t l = 0; l < e->layers; l++) s->cache[l] = tape_external(t, "cache", e->model->dtype, 3, cache);

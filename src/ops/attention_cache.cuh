@@ -574,7 +574,7 @@ static CacheChoice cache_choose(const Node *node) {
     else if (t > 1) c.queries = c.lanes == 32 ? 4 : 8;
     else c.queries = n == 1 ? 1 : n <= 4 || c.lanes == 32 ? 4 : 8;
     c.chunks = (int)cuda_blocks(n, c.queries);
-    c.split = t == 1 && !node->many_rows ? CACHE_SHORT_SPLIT : CACHE_SPLIT;
+    c.split = t == 1 && node->few_rows ? CACHE_SHORT_SPLIT : CACHE_SPLIT;
     c.splits = t == 1 ? (int)cuda_blocks(node->in[CACHE]->shape[1], c.split) : 1;
     c.rows = qkv->shape[0] * a->kv_heads * c.chunks;
     return c;

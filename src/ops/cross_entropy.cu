@@ -270,13 +270,14 @@ static Status plan_products(Node *node, CrossEntropyCuda *c, int which, int64_t 
     s.m = m, s.n = v, s.k = width;
     s.type = s.out_type = x->dtype;
     s.trans_b = true;
-    s.trains = node->live;
+    s.apart = true;
+    s.tune = node->live;
     s.lda = s.ldb = width, s.ldc = c->stride;
     TRY_RETURN(matmul_plan(d, &s, &c->logits[which]));
     if (matmul_scratch(c->logits[which]) > *scratch) *scratch = matmul_scratch(c->logits[which]);
     s.n = width;
     s.lda = c->stride, s.ldb = s.ldc = width;
-    s.trans_b = false;
+    s.trans_b = s.apart = false;
     if (node->live && node->grad_in[X]) {
         s.k = v;
         TRY_RETURN(matmul_plan(d, &s, &c->dx[which]));

@@ -22,7 +22,8 @@ static MatmulShape forward_shape(const Node *node) {
     s.trans_b = true;
     s.lda = s.ldb = s.k, s.ldc = s.n;
     s.epilogue = node->in[BIAS] ? EPILOGUE_BIAS : EPILOGUE_NONE;
-    s.fp8 = s.trains = node->live; /* training: what generation returns must not depend on its batch */
+    s.apart = true;
+    s.fp8 = s.tune = node->live; /* training: 8 bits have one scale for all rows, and so for a request's company */
     return s;
 }
 
@@ -32,7 +33,7 @@ static MatmulShape input_shape(const Node *node) {
     s.m = tensor_rows(x), s.n = tensor_width(x), s.k = w->shape[0];
     s.type = x->dtype, s.out_type = x->grad->dtype;
     s.lda = s.k, s.ldb = s.ldc = s.n;
-    s.fp8 = s.trains = true;
+    s.fp8 = s.tune = true;
     return s;
 }
 
@@ -41,7 +42,7 @@ static MatmulShape weight_shape(const Node *node) {
     MatmulShape s = {};
     s.m = w->shape[0], s.n = tensor_width(x), s.k = tensor_rows(x);
     s.type = x->dtype, s.out_type = w->grad->dtype;
-    s.trans_a = s.trains = true;
+    s.trans_a = s.tune = true;
     s.lda = s.m, s.ldb = s.ldc = s.n;
     return s;
 }
@@ -85,7 +86,7 @@ static Status plan(Node *node) {
         return FAIL(TANE_EUNSUPPORTED, "linear %s: no CUDA kernel for %s x %s", w->name ? w->name : "",
                     dtype_name(x->dtype), dtype_name(w->dtype));
     MatmulShape s = forward_shape(node);
-    if (!node->live && !node->many_rows && matvec_supports(&s)) node->variant = &by_matvec;
+    if (!node->live && node->few_rows && matvec_supports(&s)) node->variant = &by_matvec;
     if (node->live) node->backward_reads_in = 1u << X | 1u << W;
     LinearScratch at;
     TRY_RETURN(plan_products(node, &at));
@@ -104,7 +105,7 @@ static bool can_take(const Node *node, const Node *next) {
     const Tensor *x = node->in[X];
     const Matmul *m;
     if (next->op != OP_activation || *(const ActivationKind *)next->args != ACTIVATION_GELU_TANH) return false;
-    if (!node->live || !node->in[BIAS] || x->dtype == DTYPE_F32 || node->device->matmul != MATMUL_EXACT) return false;
+    if (node->variant || !node->in[BIAS] || x->dtype == DTYPE_F32 || node->device->matmul != MATMUL_EXACT) return false;
     if (tensor_width(x) % 8 || tensor_width(node->out[0]) % 8) return false;
     MatmulShape s = gelu_shape(node);
     return matmul_plan(cuda_device(node), &s, &m) == TANE_OK && matmul_is_native(m);

@@ -11,12 +11,12 @@ static MatmulShape product_shape(const Node *node) {
     MatmulShape s = {};
     s.m = x->shape[0], s.n = w->shape[0], s.k = x->shape[2];
     s.type = x->dtype, s.out_type = DTYPE_F32;
-    s.trans_b = true;
+    s.trans_b = s.apart = true;
     s.lda = s.ldb = s.k, s.ldc = s.n;
     return s;
 }
 
-static bool by_matvec(const Node *node, const MatmulShape *s) { return !node->many_rows && matvec_supports(s); }
+static bool by_matvec(const Node *node, const MatmulShape *s) { return node->few_rows && matvec_supports(s); }
 
 /* Row at[b] of x (B, T, units) to row b of picked (B, units); a unit is 16 bytes, or one element. */
 template <typename U>

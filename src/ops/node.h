@@ -38,7 +38,7 @@ struct Node {
     size_t scratch_bytes;                           /* one region for forward and backward */
     void *scratch;
     int index;
-    bool many_rows;   /* see tape_many_rows */
+    bool few_rows;   /* see tape_few_rows */
     int block;        /* see tape_block */
     uint32_t remakes; /* bit j: the kernel's recompute makes out[j]; 0: it has none */
     Recompute again;  /* before its block's backward */

@@ -50,8 +50,15 @@ static Status describe(int index, PluginGpu *out) {
     snprintf(out->name, sizeof out->name, "%.90s", p.name);
     out->major = p.major;
     out->minor = p.minor;
-    CUDA_TRY(cudaSetDevice(index));
-    CUDA_TRY(cudaMemGetInfo(&out->free, &out->total));
+    out->total = p.totalGlobalMem;
+    cudaError_t error = cudaSetDevice(index);
+    if (error == cudaSuccess) error = cudaMemGetInfo(&out->free, &out->total);
+    if (error == cudaErrorMemoryAllocation) { /* not even a context fits: other programs have it all */
+        cudaGetLastError();
+        out->supported = true;
+        return TANE_OK;
+    }
+    CUDA_TRY(error);
     out->supported = cudaFuncGetAttributes(&attributes, probe_kernel) == cudaSuccess;
     cudaGetLastError();
     return TANE_OK;

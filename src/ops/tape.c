@@ -17,7 +17,7 @@ typedef struct Step {
 
 struct Tape {
     Device *device;
-    bool with_grad, planned, timing, seeded, many_rows;
+    bool with_grad, planned, timing, seeded, few_rows;
     TapeRecompute recompute;
     int block;   /* of the nodes recorded now */
     Step *steps; /* forward, then backward with what is recomputed in between */
@@ -56,7 +56,7 @@ void tape_free(Tape *t) {
 
 bool tape_ok(const Tape *t) { return t->error.code == TANE_OK; }
 bool tape_with_grad(const Tape *t) { return t->with_grad; }
-void tape_many_rows(Tape *t, bool many) { t->many_rows = many; }
+void tape_few_rows(Tape *t, bool few) { t->few_rows = few; }
 void tape_recompute(Tape *t, TapeRecompute which) { t->recompute = which; }
 void tape_block(Tape *t) { t->block++; }
 
@@ -134,7 +134,7 @@ Node *tape_record(Tape *t, OpId op, const void *args, size_t args_size, Tensor *
     node->tape = t;
     node->device = t->device;
     node->block = t->block;
-    node->many_rows = t->many_rows;
+    node->few_rows = t->few_rows;
     node->index = t->n_nodes;
     node->n_in = n_in;
     node->n_out = n_out;

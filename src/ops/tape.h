@@ -48,9 +48,10 @@ Status tape_new(Tape **out, Device *device, bool with_grad);
 void tape_free(Tape *t); /* NULL is fine */
 bool tape_with_grad(const Tape *t);
 
-/* Without gradients, before recording: products of few rows are computed as those of many are, so that a row does not
- * depend on how many share its tape. Otherwise a GPU has faster kernels for few rows, which round otherwise. */
-void tape_many_rows(Tape *t, bool many);
+/* Before recording, for decoding: products of few rows may be computed by kernels that are faster for few, and round
+ * otherwise. Without it a row of a product does not depend on how many share its tape (fp32 products on a GPU apart,
+ * where the library promises no order). */
+void tape_few_rows(Tape *t, bool few);
 
 /* Gradient checkpointing, chosen before recording. A recomputed node runs its forward again right before the backward of
  * its block, and what only that backward reads takes no memory in between. */

@@ -218,7 +218,7 @@ static Status ask_heuristic(CudaDevice *d, const Matmul *m, Choice *c, PointerCa
     uint64_t workspace = side ? d->side_workspace_bytes : d->workspace_bytes;
     LT_TRY(prefer<uint64_t>(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace));
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                            s->trains ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE));
+                            s->apart ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b));
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a));
     LT_TRY(prefer<uint32_t>(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out));
@@ -377,7 +377,7 @@ static Status choose(CudaDevice *d, Matmul *m, PointerCare care, bool side) {
 static Status search(CudaDevice *d, Matmul *m) {
     const MatmulShape *s = &m->shape;
     Choice *c = &m->choice[POINTERS_ALIGNED][false];
-    if (!s->trains || m->tuned || d->base.rehearsing || d->capturing) return TANE_OK;
+    if (!s->tune || m->tuned || d->base.rehearsing || d->capturing) return TANE_OK;
     m->tuned = true;
     if (m->quantize || !c->found || 2.0 * (double)s->m * (double)s->n * (double)s->k < TUNE_FROM) return TANE_OK;
     cublasLtMatmulAlgo_t algos[CANDIDATES];
@@ -390,7 +390,8 @@ static Status search(CudaDevice *d, Matmul *m) {
 static bool same_shape(const MatmulShape *p, const MatmulShape *q) {
     return p->m == q->m && p->n == q->n && p->k == q->k && p->type == q->type && p->out_type == q->out_type &&
            p->trans_a == q->trans_a && p->trans_b == q->trans_b && p->lda == q->lda && p->ldb == q->ldb &&
-           p->ldc == q->ldc && p->epilogue == q->epilogue && p->fp8 == q->fp8 && p->trains == q->trains;
+           p->ldc == q->ldc && p->epilogue == q->epilogue && p->fp8 == q->fp8 && p->apart == q->apart &&
+           p->tune == q->tune;
 }
 
 /* How this product could go through 8 bits; the library has the last word. */
@@ -404,12 +405,12 @@ static QuantizeMode fp8_mode(const CudaDevice *d, const MatmulShape *s) {
     return QUANTIZE_NONE;
 }
 
-/* Inference: a row of C must not depend on how many there are. So K is not split, and fewer than LEAST_ROWS rows are
+/* Forward: a row of C must not depend on how many there are. So K is not split, and fewer than LEAST_ROWS rows are
  * computed as so many: the library's kernels for a handful of rows add in another order. */
 enum { LEAST_ROWS = 16 };
 
 static Status make_plan(CudaDevice *d, Matmul *m) {
-    if (!m->shape.trains && !m->shape.trans_a && m->shape.m > 0 && m->shape.m < LEAST_ROWS) {
+    if (m->shape.apart && m->shape.m > 0 && m->shape.m < LEAST_ROWS) {
         MatmulShape more = m->shape;
         more.m = LEAST_ROWS;
         more.lda = more.k;

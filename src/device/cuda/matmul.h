@@ -18,8 +18,9 @@ typedef struct MatmulShape {
     int64_t lda, ldb, ldc; /* elements between rows as stored */
     MatmulEpilogue epilogue; /* BIAS: adds a bias (N) of `type`; then GELU (tanh), C being what it is given */
     bool fp8;              /* A and B are rounded to e4m3 on the way, where the device's mode and shapes allow */
-    bool trains;           /* runs in every step of a training: worth a search for the fastest algorithm. Otherwise a row
-                            * of C must not depend on M */
+    bool apart;            /* forward products: a row of C does not depend on M, but for fp32, where cuBLASLt's kernels add
+                            * in orders of their own */
+    bool tune;             /* runs in every step of a training: worth a search for the fastest algorithm */
 } MatmulShape;
 
 typedef struct Matmul Matmul; /* a planned product */

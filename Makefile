@@ -206,4 +206,4 @@ docs:
 	@mv docs/options.md.tmp docs/options.md
 
 clean:
-	rm -rf $(BUILD) $(SANITIZE_BUILD) $(TANE)
+	rm -rf $(BUILD) $(SANITIZE_BUILD) $(TANE) $(PLUGIN)

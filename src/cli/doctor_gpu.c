@@ -79,7 +79,7 @@ static void tell_lines(const char *name, const char *lines) {
 void doctor_gpus_tell(const DoctorGpus *g) {
     for (int i = 0; i < g->n; i++) {
         const DoctorGpu *d = &g->list[i];
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "cuda:%d", i);
         printf("  %-13s %s, compute capability %d.%d, %.1f of %.1f GiB free%s\n", name, d->gpu.name, d->gpu.major,
                d->gpu.minor, (double)d->gpu.free / 0x1p30, (double)d->gpu.total / 0x1p30,

@@ -5,9 +5,10 @@
  * columns, which is where its bias epilogue adds the bias.
  *
  * A plan asks the heuristic once and keeps its first answer, or the fastest equal one. Algorithms that split K may only
- * sum the parts in fp32 in a separate pass: this keeps a fixed order and rounds once. The algorithm does not depend on beta, so one plan serves
- * `accumulate` or not. Base pointers are taken to be 16-byte aligned, as whole tensors are; a call with others (a slice
- * of columns), and one on the side stream with its smaller workspace, asks the heuristic again, once.
+ * sum the parts in fp32 in a separate pass: this keeps a fixed order and rounds once. The algorithm does not depend on
+ * beta, so one plan serves `accumulate` or not. Base pointers are taken to be 16-byte aligned, as whole tensors are; a
+ * call with others (a slice of columns), and one on the side stream with its smaller workspace, asks the heuristic
+ * again, once.
  *
  * Where cuBLASLt has no algorithm (some unaligned shapes; K = 0; types an old GPU lacks), product_kernel serves: any
  * shape, fp32 sums in the order of K, no speed to speak of.
@@ -28,11 +29,10 @@ extern "C" {
 /* ------------------------------------------------------------------------------------------------ the library */
 
 #define LT_FUNCTIONS(F)                                                                                                \
-    F(Create) F(Destroy) F(GetVersion) F(GetStatusString)                                                              \
-    F(MatmulDescCreate) F(MatmulDescDestroy) F(MatmulDescSetAttribute)                                                 \
-    F(MatrixLayoutCreate) F(MatrixLayoutDestroy)                                                                       \
-    F(MatmulPreferenceCreate) F(MatmulPreferenceDestroy) F(MatmulPreferenceSetAttribute)                               \
-    F(MatmulAlgoGetHeuristic) F(Matmul)
+    F(Create)                                                                                                          \
+    F(Destroy) F(GetVersion) F(GetStatusString) F(MatmulDescCreate) F(MatmulDescDestroy) F(MatmulDescSetAttribute)     \
+        F(MatrixLayoutCreate) F(MatrixLayoutDestroy) F(MatmulPreferenceCreate) F(MatmulPreferenceDestroy)              \
+            F(MatmulPreferenceSetAttribute) F(MatmulAlgoGetHeuristic) F(Matmul)
 
 static struct {
 #define LT_FIELD(name) decltype(&cublasLt##name) name;
@@ -89,8 +89,9 @@ struct Matmul {
     MatmulMode mode;
     QuantizeMode quantize;
     const Matmul *padded; /* fewer than LEAST_ROWS rows: what is computed in their place */
-    bool tuned; /* the search for the fastest algorithm is over */
-    Choice choice[2][2]; /* [PointerCare][on the side stream]; all but the first are made when they are first needed */
+    const Matmul *sliced; /* no algorithm gives the rows that this one gives: it is run, LEAST_ROWS at a time */
+    bool searched;        /* for the fastest algorithm, or one that agrees */
+    Choice choice[2][2];  /* [PointerCare][on the side stream]; all but the first are made when they are first needed */
     Matmul *next;
 };
 
@@ -246,6 +247,11 @@ static Status candidates(CudaDevice *d, const Matmul *m, Choice *c, PointerCare 
     return st;
 }
 
+/* Forward: a row of C must not depend on how many there are. So K is not split, fewer than LEAST_ROWS rows are computed
+ * as so many (the library's kernels for a handful of rows add in another order), and for more only an algorithm will do
+ * that gives the rows which LEAST_ROWS alone give. */
+enum { LEAST_ROWS = 16 };
+
 /* ---- the fastest of those that compute the same bits
  *
  * Most of the library's kernels for a shape add along K in the same order and differ in how they cut up C; others are
@@ -256,8 +262,8 @@ enum { TUNE_RUNS = 4 };
 
 typedef struct Tuning {
     char *memory, *a, *b, *bias, *aux, *expected, *found;
-    size_t c_bytes;
-    int *differs; /* on the device */
+    size_t compared; /* bytes of C */
+    int *differs;    /* on the device */
     cudaEvent_t begin, end;
 } Tuning;
 
@@ -296,7 +302,7 @@ static bool tune_open(CudaDevice *d, const MatmulShape *s, Tuning *t) {
     t->expected = t->aux + aux;
     t->found = t->expected + c;
     t->differs = (int *)(t->found + c);
-    t->c_bytes = c;
+    t->compared = c;
     cudaMemsetAsync(t->expected, 0, 2 * c + 256, d->stream); /* what lies between rows is equal */
     tune_fill<<<512, 256, 0, d->stream>>>(t->a, s->type, a);
     tune_fill<<<512, 256, 0, d->stream>>>(t->b, s->type, b);
@@ -312,50 +318,65 @@ static void tune_close(Tuning *t) {
 
 static bool tune_run(CudaDevice *d, const Choice *c, const cublasLtMatmulAlgo_t *algo, const Tuning *t, char *out) {
     float one = 1.0f, zero = 0.0f;
-    cublasStatus_t status = lt.Matmul(d->matmul_cache->handle, c->desc, &one, t->b, c->first, t->a, c->second, &zero, out,
-                                      c->result, out, c->result, algo, d->workspace, d->workspace_bytes, d->stream);
+    cublasStatus_t status = lt.Matmul(d->matmul_cache->handle, c->desc, &one, t->b, c->first, t->a, c->second, &zero,
+                                      out, c->result, out, c->result, algo, d->workspace, d->workspace_bytes,
+                                      d->stream);
     return status == CUBLAS_STATUS_SUCCESS;
 }
 
-/* Milliseconds of an algorithm; infinite where it fails or computes other bits. */
-static float tune_time(CudaDevice *d, const Choice *c, const cublasLtMatmulAlgo_t *algo, const Tuning *t) {
-    int differs = 0;
-    float ms = INFINITY;
-    if (!tune_run(d, c, algo, t, t->found)) return ms;
-    tune_compare<<<512, 256, 0, d->stream>>>((const uint16_t *)t->expected, (const uint16_t *)t->found, t->c_bytes / 2,
+/* Does an algorithm compute the bits that are expected? */
+static bool tune_agrees(CudaDevice *d, const Choice *c, const cublasLtMatmulAlgo_t *algo, const Tuning *t) {
+    int differs = 1;
+    if (!tune_run(d, c, algo, t, t->found)) return false;
+    tune_compare<<<512, 256, 0, d->stream>>>((const uint16_t *)t->expected, (const uint16_t *)t->found, t->compared / 2,
                                              t->differs);
     cudaMemcpyAsync(&differs, t->differs, sizeof differs, cudaMemcpyDeviceToHost, d->stream);
     cudaMemsetAsync(t->differs, 0, sizeof differs, d->stream);
-    if (cudaStreamSynchronize(d->stream) != cudaSuccess || differs) return ms;
+    return cudaStreamSynchronize(d->stream) == cudaSuccess && !differs;
+}
+
+static float tune_milliseconds(CudaDevice *d, const Choice *c, const cublasLtMatmulAlgo_t *algo, const Tuning *t) {
+    float ms;
     cudaEventRecord(t->begin, d->stream);
     for (int i = 0; i < TUNE_RUNS; i++) tune_run(d, c, algo, t, t->found);
     cudaEventRecord(t->end, d->stream);
-    if (cudaEventSynchronize(t->end) != cudaSuccess || cudaEventElapsedTime(&ms, t->begin, t->end) != cudaSuccess)
-        return INFINITY;
-    return ms;
+    bool timed = cudaEventSynchronize(t->end) == cudaSuccess &&
+                 cudaEventElapsedTime(&ms, t->begin, t->end) == cudaSuccess;
+    return timed ? ms : INFINITY;
 }
 
-static void tune(CudaDevice *d, const Matmul *m, Choice *c, const cublasLtMatmulAlgo_t *algos, int n) {
+static void tune_pointers(const Choice *c, const MatmulShape *s, const Tuning *t) {
+    if (s->epilogue != EPILOGUE_NONE) set<void *>(c->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, t->bias);
+    if (s->epilogue == EPILOGUE_BIAS_GELU) set<void *>(c->desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, t->aux);
+}
+
+/* Takes the first algorithm that agrees, or with `timed` the fastest one, into c; false: none does. They must agree
+ * with the first of them or, where there is a `least`, with that product of LEAST_ROWS rows. */
+static bool tune(CudaDevice *d, const Matmul *m, Choice *c, const Matmul *least, bool timed,
+                 const cublasLtMatmulAlgo_t *algos, int n) {
     const MatmulShape *s = &m->shape;
+    const Choice *judge = least ? &least->choice[POINTERS_ALIGNED][false] : c;
     Tuning t;
-    if (!tune_open(d, s, &t)) {
-        tune_close(&t);
-        return;
-    }
-    if (s->epilogue != EPILOGUE_NONE) set<void *>(c->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, t.bias);
-    if (s->epilogue == EPILOGUE_BIAS_GELU) set<void *>(c->desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, t.aux);
-    if (tune_run(d, c, &algos[0], &t, t.expected)) {
-        float best = tune_time(d, c, &algos[0], &t);
-        for (int i = 1; i < n; i++) {
-            float ms = tune_time(d, c, &algos[i], &t);
-            if (ms >= 0.98f * best) continue;
+    float best = INFINITY;
+    bool found = false;
+    if (tune_open(d, s, &t)) {
+        if (least) t.compared = (size_t)(LEAST_ROWS * s->ldc) * dtype_size(s->out_type);
+        tune_pointers(c, s, &t);
+        tune_pointers(judge, s, &t);
+        bool judged = tune_run(d, judge, least ? &judge->algo : &algos[0], &t, t.expected);
+        for (int i = 0; judged && i < n && (timed || !found); i++) {
+            if (!tune_agrees(d, c, &algos[i], &t)) continue;
+            float ms = timed ? tune_milliseconds(d, c, &algos[i], &t) : 0.0f;
+            if (found && ms >= 0.98f * best) continue;
+            found = true;
             best = ms;
             c->algo = algos[i];
         }
+        cudaStreamSynchronize(d->stream);
+        cudaGetLastError();
     }
-    cudaStreamSynchronize(d->stream);
-    cudaGetLastError();
     tune_close(&t);
+    return found;
 }
 
 static Status choose(CudaDevice *d, Matmul *m, PointerCare care, bool side) {
@@ -377,13 +398,26 @@ static Status choose(CudaDevice *d, Matmul *m, PointerCare care, bool side) {
 static Status search(CudaDevice *d, Matmul *m) {
     const MatmulShape *s = &m->shape;
     Choice *c = &m->choice[POINTERS_ALIGNED][false];
-    if (!s->tune || m->tuned || d->base.rehearsing || d->capturing) return TANE_OK;
-    m->tuned = true;
-    if (m->quantize || !c->found || 2.0 * (double)s->m * (double)s->n * (double)s->k < TUNE_FROM) return TANE_OK;
+    if (m->searched || d->base.rehearsing || d->capturing) return TANE_OK;
+    m->searched = true;
+    bool apart = s->apart && s->type != DTYPE_F32 && s->m > LEAST_ROWS;
+    bool timed = s->tune && 2.0 * (double)s->m * (double)s->n * (double)s->k >= TUNE_FROM;
+    if ((!apart && !timed) || m->quantize || !c->found) return TANE_OK;
+    const Matmul *least = NULL;
+    if (apart) {
+        MatmulShape few = *s;
+        few.m = LEAST_ROWS;
+        few.tune = false;
+        TRY_RETURN(matmul_plan(d, &few, &least));
+        if (!matmul_is_native(least)) return TANE_OK;
+    }
     cublasLtMatmulAlgo_t algos[CANDIDATES];
     int n;
     TRY_RETURN(candidates(d, m, c, POINTERS_ALIGNED, false, CANDIDATES, algos, &n));
-    if (n > 1) tune(d, m, c, algos, n);
+    if (tune(d, m, c, least, timed, algos, n) || !apart) return TANE_OK;
+    /* Training goes on with what is fast; generation keeps its promise. */
+    if (timed) tune(d, m, c, NULL, true, algos, n);
+    else if (!s->tune && s->epilogue != EPILOGUE_BIAS_GELU) m->sliced = least;
     return TANE_OK;
 }
 
@@ -404,10 +438,6 @@ static QuantizeMode fp8_mode(const CudaDevice *d, const MatmulShape *s) {
     if (mode == MATMUL_FP8_BLOCK && s->k % 128 == 0 && s->n % 128 == 0 && s->m % 4 == 0) return QUANTIZE_BLOCK;
     return QUANTIZE_NONE;
 }
-
-/* Forward: a row of C must not depend on how many there are. So K is not split, and fewer than LEAST_ROWS rows are
- * computed as so many: the library's kernels for a handful of rows add in another order. */
-enum { LEAST_ROWS = 16 };
 
 static Status make_plan(CudaDevice *d, Matmul *m) {
     if (m->shape.apart && m->shape.m > 0 && m->shape.m < LEAST_ROWS) {
@@ -478,8 +508,7 @@ __global__ void __launch_bounds__(256)
 #pragma unroll
             for (int u = 0; u < 2; u++)
 #pragma unroll
-                for (int v = 0; v < 2; v++)
-                    sum[u][v] = fmaf(tile_a[p][ti + 16 * u], tile_b[p][tj + 16 * v], sum[u][v]);
+                for (int v = 0; v < 2; v++) sum[u][v] = fmaf(tile_a[p][ti + 16 * u], tile_b[p][tj + 16 * v], sum[u][v]);
         __syncthreads();
     }
     for (int u = 0; u < 2; u++)
@@ -541,6 +570,20 @@ size_t matmul_scratch(const Matmul *m) {
     return m->quantize ? fp8_scratch(m).bytes : 0;
 }
 
+/* The last slice begins early enough to be whole: what it computes twice comes out the same. */
+static Status run_sliced(CudaDevice *d, const Matmul *m, const void *a, const void *b, void *c, const void *bias,
+                         bool accumulate, bool side, void *scratch) {
+    const MatmulShape *s = &m->shape;
+    if (accumulate) return FAIL(TANE_EINTERNAL, "a product in slices cannot be added to anything");
+    for (int64_t row = 0; row < s->m; row += LEAST_ROWS) {
+        int64_t from = row + LEAST_ROWS > s->m ? s->m - LEAST_ROWS : row;
+        TRY_RETURN(matmul_run(d, m->sliced, (const char *)a + (size_t)(from * s->lda) * dtype_size(s->type), b,
+                              (char *)c + (size_t)(from * s->ldc) * dtype_size(s->out_type), bias, false, side,
+                              scratch));
+    }
+    return TANE_OK;
+}
+
 /* The rows beyond what there is are whatever scratch holds; nothing of them is kept. */
 static Status run_padded(CudaDevice *d, const Matmul *m, const void *a, const void *b, void *c, const void *bias,
                          bool accumulate, bool side, char *scratch) {
@@ -600,6 +643,7 @@ Status matmul_run(CudaDevice *d, const Matmul *m, const void *a, const void *b, 
     if (!s->m || !s->n) return TANE_OK;
     if (s->epilogue != EPILOGUE_BIAS) bias = NULL;
     if (m->padded) return run_padded(d, m, a, b, c, bias, accumulate, side, (char *)scratch);
+    if (m->sliced) return run_sliced(d, m, a, b, c, bias, accumulate, side, scratch);
     cudaStream_t stream = side ? d->side : d->stream;
     const Choice *choice; /* plans are const to callers; the choices in them are a cache */
     TRY_RETURN(choice_for(d, (Matmul *)m, a, b, c, bias, side, &choice));

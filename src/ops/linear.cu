@@ -62,7 +62,7 @@ static Status plan_products(const Node *node, LinearScratch *at) {
     memset(at, 0, sizeof *at);
     if (node->variant != &by_matvec) {
         TRY_RETURN(matmul_plan(d, &s, &m));
-        bytes = matmul_scratch(m);
+        bytes = matmul_scratch(m) * (node->in[BIAS] ? 2 : 1); /* an epilogue may store two results */
     }
     if (node->live && node->grad_in[X]) {
         s = input_shape(node);
@@ -119,7 +119,7 @@ static Status forward(const Node *node, const TapeRun *run) {
     MatmulShape s = node->takes ? gelu_shape(node) : forward_shape(node);
     if (node->takes) {
         TRY_RETURN(matmul_plan(d, &s, &m));
-        return matmul_run_gelu(d, m, x, w, node->out[0]->data, node->takes->out[0]->data, bias);
+        return matmul_run_gelu(d, m, x, w, node->out[0]->data, node->takes->out[0]->data, bias, node->scratch);
     }
     if (node->variant == &by_matvec) return matvec_run(d, &s, x, w, node->out[0]->data, bias);
     TRY_RETURN(matmul_plan(d, &s, &m));

@@ -30,7 +30,8 @@ extern "C" {
 
 #define LT_FUNCTIONS(F)                                                                                                \
     F(Create)                                                                                                          \
-    F(Destroy) F(GetVersion) F(GetStatusString) F(MatmulDescCreate) F(MatmulDescDestroy) F(MatmulDescSetAttribute)     \
+    F(Destroy)                                                                                                         \
+    F(GetVersion) F(GetStatusString) F(MatmulDescCreate) F(MatmulDescDestroy) F(MatmulDescSetAttribute)                \
         F(MatrixLayoutCreate) F(MatrixLayoutDestroy) F(MatmulPreferenceCreate) F(MatmulPreferenceDestroy)              \
             F(MatmulPreferenceSetAttribute) F(MatmulAlgoGetHeuristic) F(Matmul)
 
@@ -402,22 +403,27 @@ static Status search(CudaDevice *d, Matmul *m) {
     m->searched = true;
     bool apart = s->apart && s->type != DTYPE_F32 && s->m > LEAST_ROWS;
     bool timed = s->tune && 2.0 * (double)s->m * (double)s->n * (double)s->k >= TUNE_FROM;
-    if ((!apart && !timed) || m->quantize || !c->found) return TANE_OK;
+    if ((!apart && !timed) || m->quantize) return TANE_OK;
     const Matmul *least = NULL;
     if (apart) {
         MatmulShape few = *s;
         few.m = LEAST_ROWS;
         few.tune = false;
         TRY_RETURN(matmul_plan(d, &few, &least));
-        if (!matmul_is_native(least)) return TANE_OK;
     }
+    /* Training goes on with what is fast; generation keeps its promise. */
+    bool keeps = apart && !s->tune;
+    if (least && !matmul_is_native(least)) { /* product_kernel it is, which adds in one order whatever M */
+        if (keeps) c->found = false;
+        least = NULL;
+    } else if (keeps && !c->found) m->sliced = least;
+    if (!c->found || (!least && !timed)) return TANE_OK;
     cublasLtMatmulAlgo_t algos[CANDIDATES];
     int n;
     TRY_RETURN(candidates(d, m, c, POINTERS_ALIGNED, false, CANDIDATES, algos, &n));
-    if (tune(d, m, c, least, timed, algos, n) || !apart) return TANE_OK;
-    /* Training goes on with what is fast; generation keeps its promise. */
-    if (timed) tune(d, m, c, NULL, true, algos, n);
-    else if (!s->tune && s->epilogue != EPILOGUE_BIAS_GELU) m->sliced = least;
+    if (tune(d, m, c, least, timed, algos, n)) return TANE_OK;
+    if (keeps) m->sliced = least;
+    else if (least && timed) tune(d, m, c, NULL, true, algos, n);
     return TANE_OK;
 }
 
@@ -566,7 +572,8 @@ static size_t padded_c_bytes(const Matmul *m) {
 }
 
 size_t matmul_scratch(const Matmul *m) {
-    if (m->padded) return padded_a_bytes(m) + padded_c_bytes(m) + matmul_scratch(m->padded);
+    int results = m->shape.epilogue == EPILOGUE_BIAS_GELU ? 2 : 1;
+    if (m->padded) return padded_a_bytes(m) + (size_t)results * padded_c_bytes(m) + matmul_scratch(m->padded);
     return m->quantize ? fp8_scratch(m).bytes : 0;
 }
 
@@ -657,13 +664,40 @@ Status matmul_run(CudaDevice *d, const Matmul *m, const void *a, const void *b, 
     return TANE_OK;
 }
 
-bool matmul_is_native(const Matmul *m) { return !m->quantize && m->choice[POINTERS_ALIGNED][false].found; }
+bool matmul_is_native(const Matmul *m) {
+    const Matmul *other = m->padded ? m->padded : m->sliced;
+    if (other) return matmul_is_native(other);
+    return !m->quantize && m->choice[POINTERS_ALIGNED][false].found;
+}
+
+/* Fewer than LEAST_ROWS rows, as run_padded has them. */
+static Status run_gelu_padded(CudaDevice *d, const Matmul *m, const void *a, const void *b, void *c, void *gelu,
+                              const void *bias, char *scratch) {
+    const MatmulShape *s = &m->shape;
+    size_t rows = (size_t)s->m, k = (size_t)s->k * dtype_size(s->type), n = (size_t)s->n * dtype_size(s->out_type);
+    size_t lda = (size_t)s->lda * dtype_size(s->type), ldc = (size_t)s->ldc * dtype_size(s->out_type);
+    char *padded_c = scratch + padded_a_bytes(m), *padded_gelu = padded_c + padded_c_bytes(m);
+    CUDA_TRY(cudaMemcpy2DAsync(scratch, k, a, lda, k, rows, cudaMemcpyDeviceToDevice, d->stream));
+    TRY_RETURN(matmul_run_gelu(d, m->padded, scratch, b, padded_c, padded_gelu, bias, padded_gelu + padded_c_bytes(m)));
+    CUDA_TRY(cudaMemcpy2DAsync(c, ldc, padded_c, n, n, rows, cudaMemcpyDeviceToDevice, d->stream));
+    CUDA_TRY(cudaMemcpy2DAsync(gelu, ldc, padded_gelu, n, n, rows, cudaMemcpyDeviceToDevice, d->stream));
+    return TANE_OK;
+}
 
 Status matmul_run_gelu(CudaDevice *d, const Matmul *m, const void *a, const void *b, void *c, void *gelu,
-                       const void *bias) {
+                       const void *bias, void *scratch) {
+    const MatmulShape *s = &m->shape;
     const Choice *choice = &m->choice[POINTERS_ALIGNED][false];
     float one = 1.0f, zero = 0.0f;
     if (!matmul_is_native(m)) return FAIL(TANE_EINTERNAL, "matmul_run_gelu: cuBLASLt has no such product");
+    if (m->padded) return run_gelu_padded(d, m, a, b, c, gelu, bias, (char *)scratch);
+    for (int64_t row = 0; m->sliced && row < s->m; row += LEAST_ROWS) { /* as run_sliced */
+        int64_t from = row + LEAST_ROWS > s->m ? s->m - LEAST_ROWS : row;
+        size_t at = (size_t)(from * s->ldc) * dtype_size(s->out_type);
+        TRY_RETURN(matmul_run_gelu(d, m->sliced, (const char *)a + (size_t)(from * s->lda) * dtype_size(s->type), b,
+                                   (char *)c + at, (char *)gelu + at, bias, scratch));
+    }
+    if (m->sliced) return TANE_OK;
     LT_TRY(set<const void *>(choice->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias));
     LT_TRY(set<void *>(choice->desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, c));
     LT_TRY(lt.Matmul(d->matmul_cache->handle, choice->desc, &one, b, choice->first, a, choice->second, &zero, gelu,

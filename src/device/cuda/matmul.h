@@ -35,7 +35,7 @@ Status matmul_run(CudaDevice *d, const Matmul *m, const void *a, const void *b, 
 
 /* With EPILOGUE_BIAS_GELU: C = op(A) op(B) + bias, gelu = GELU(C before it is rounded). Only where matmul_is_native. */
 Status matmul_run_gelu(CudaDevice *d, const Matmul *m, const void *a, const void *b, void *c, void *gelu,
-                       const void *bias);
+                       const void *bias, void *scratch);
 /* cuBLASLt has an algorithm for it, in the type itself. */
 bool matmul_is_native(const Matmul *m);
 

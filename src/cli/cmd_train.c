@@ -46,19 +46,36 @@ static const char *amount(double n, char out[32]) {
     return out;
 }
 
+/* Bytes in the unit of the largest of them. */
+static void show_memory(const tane_plan *p) {
+    bool large = p->total >= (size_t)10 << 30;
+    double unit = large ? 1073741824.0 : 1048576.0;
+    const struct {
+        const char *name;
+        size_t bytes;
+    } parts[] = {{"weights", p->weights},
+                 {"gradients", p->gradients},
+                 {"optimizer", p->optimizer},
+                 {"activations", p->activations},
+                 {"scratch", p->scratch},
+                 {"data", p->data},
+                 {strcmp(p->device, "cpu") ? "libraries" : "program", p->process}};
+    fprintf(stderr, "memory %.*f %s on %s:", large ? 2 : 0, (double)p->total / unit, large ? "GiB" : "MiB", p->device);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        fprintf(stderr, "%s %s %.*f", i ? "," : "", parts[i].name, large ? 2 : 0, (double)parts[i].bytes / unit);
+    if (p->available) fprintf(stderr, "; %.*f free", large ? 2 : 0, (double)p->available / unit);
+    fputc('\n', stderr);
+}
+
 static void show_plan(const tane_plan *p) {
     char params[32], tokens[32];
-    const double mib = 1048576.0;
-    fprintf(stderr, "%s, %s parameters, %s on %s, %s, %d threads\n%s\n", p->model_type,
-            amount((double)p->parameters, params), p->compute_dtype, p->device, p->backend, p->threads, p->device_model);
+    fprintf(stderr, "%s, %s parameters, %s by %s, %d threads\non %s, %s\n", p->model_type,
+            amount((double)p->parameters, params), p->compute_dtype, p->backend, p->threads, p->device,
+            p->device_model);
     fprintf(stderr, "%" PRId64 " rows, %s tokens; %" PRId64 " steps an epoch, %" PRId64 " in all%s\n", p->rows,
             amount((double)p->tokens, tokens), p->steps_per_epoch, p->total_steps,
             p->first_step ? ", going on from a checkpoint" : "");
-    fprintf(stderr,
-            "memory %.0f MiB: weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f, scratch %.0f, data %.0f, "
-            "program %.0f\n",
-            (double)p->total / mib, (double)p->weights / mib, (double)p->gradients / mib, (double)p->optimizer / mib,
-            (double)p->activations / mib, (double)p->scratch / mib, (double)p->data / mib, (double)p->process / mib);
+    show_memory(p);
 }
 
 static void on_plan(void *user, const tane_plan *p) {

@@ -205,6 +205,9 @@ static Status plan_gradients(Tape *t) {
             Tensor *x = node->in[k];
             if (!x || !x->needs_grad) continue;
             if (!x->planned) { /* a parameter: its first writer of this run depends on the micro-batch */
+                if (t->device->host && x->grad->dtype != DTYPE_F32)
+                    return FAIL(TANE_EUNSUPPORTED, "%s: %s gradients need a GPU; the CPU's kernels write fp32",
+                                x->name ? x->name : "a parameter", dtype_name(x->grad->dtype));
                 bool first = true;
                 for (int later = i + 1; later < t->n_nodes && first; later++)
                     for (int m = 0; m < t->nodes[later]->n_in; m++)

@@ -168,8 +168,10 @@ static Status check_machine(const OptionSet *set) {
         return FAIL(TANE_EINVAL, "%s: \"device\" is empty; it must be auto, cpu or cuda:N", origin(set, "device"));
     if (o->fp16 && o->bf16)
         return FAIL(TANE_EINVAL, "%s: \"fp16\" and \"bf16\" are both set; choose one", origin(set, "fp16"));
-    if (o->bf16 && strcmp(o->compute_dtype, "fp32") == 0)
-        return FAIL(TANE_EINVAL, "%s: \"bf16\" is true, but \"compute_dtype\" is fp32; keep one", origin(set, "bf16"));
+    const char *half = o->bf16 ? "bf16" : o->fp16 ? "fp16" : NULL;
+    if (half && strcmp(o->compute_dtype, "auto") && strcmp(o->compute_dtype, half))
+        return FAIL(TANE_EINVAL, "%s: \"%s\" is true, but \"compute_dtype\" is %s; keep one", origin(set, half), half,
+                    o->compute_dtype);
     return TANE_OK;
 }
 

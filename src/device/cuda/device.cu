@@ -234,7 +234,9 @@ Status cuda_shared_memory(const void *kernel, size_t bytes) {
 
 __global__ static void fill_kernel(__nv_bfloat16 *h, float *f, size_t n) {
     for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x) {
-        float x = (float)((i * 2654435761u >> 20) & 255) / 256.0f - 0.5f; /* zeros would run faster than data does */
+        uint32_t bits = (uint32_t)i * 2654435761u; /* all bits of the mantissa differ: even data is faster than odd */
+        bits = (bits ^ bits >> 15) * 2246822519u;
+        float x = (float)(bits ^ bits >> 13) * 0x1p-32f - 0.5f;
         if (h) h[i] = __float2bfloat16(x);
         else f[i] = x;
     }

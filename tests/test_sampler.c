@@ -264,40 +264,6 @@ static void test_rows_do_not_depend_on_each_other(void **state) {
     }
 }
 
-/* The op draws what the engine's own sampler drew. */
-static void test_the_op_equals_sampler_choose(void **state) {
-    (void)state;
-    SampleRow rows[MIXED];
-    SampleChoice c[MIXED];
-    static float logits[MIXED][WIDE];
-    Rng rng = {.key = 6};
-    for (int round = 0; round < test_rounds(20); round++) {
-        Bench b;
-        for (int i = 0; i < MIXED; i++)
-            for (int j = 0; j < WIDE; j++) logits[i][j] = 2 * rng_normal(&rng);
-        mixed_rows(rows);
-        for (int i = 0; i < MIXED; i++) rows[i].seed = (uint64_t)round;
-        bench_new(&b, test_device(), MIXED, WIDE);
-        bench_run(&b, logits[0], rows, c);
-        bench_free(&b);
-        for (int i = 0; i < MIXED; i++) {
-            Sampling how = {.temperature = (double)rows[i].temperature,
-                            .top_p = (double)rows[i].top_p,
-                            .top_k = rows[i].top_k,
-                            .seed = rows[i].seed,
-                            .stream = rows[i].stream};
-            Sampler s;
-            Choice old;
-            assert_ok(sampler_new(&s, rows[i].vocab > 0 ? rows[i].vocab : WIDE));
-            assert_ok(sampler_choose(&s, &how, logits[i], rows[i].position, &old));
-            sampler_free(&s);
-            assert_int_equal(c[i].token, old.token);
-            if (test_on_cpu()) assert_memory_equal(&c[i].logprob, &old.logprob, sizeof old.logprob);
-            else assert_float_equal(c[i].logprob, old.logprob, 1e-5);
-        }
-    }
-}
-
 static void test_a_row_is_made_of_the_settings(void **state) {
     (void)state;
     Sampling how = {.temperature = 1e300, .top_p = 0.5, .top_k = (int64_t)1 << 40, .seed = 1, .stream = 2};
@@ -352,7 +318,6 @@ int main(void) {
         TEST(test_a_draw_depends_on_seed_stream_and_position_alone),
         TEST(test_broken_logits_choose_no_token),
         TEST(test_rows_do_not_depend_on_each_other),
-        TEST(test_the_op_equals_sampler_choose),
         TEST(test_a_row_is_made_of_the_settings),
         TEST(test_shapes_that_do_not_fit),
         TEST(test_settings_out_of_range),

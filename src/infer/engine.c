@@ -304,24 +304,13 @@ static Status queue(Engine *e, Shape *shape) {
     return device_graph_launch(e->device, shape->graph);
 }
 
-static Status no_choice(void) {
-    return FAIL(TANE_ENUMERIC,
-                "the model's logits hold NaN, infinity or nothing but -infinity: its weights are damaged, or training "
-                "went astray");
-}
-
 /* One forward over slots first .. first + shape->rows - 1, of which `rows` are real, and their choices. */
 static Status forward(Engine *e, Shape *shape, int64_t first, int64_t rows) {
     for (int64_t i = 0; i < shape->rows; i++) {
         const Slot *s = &e->slot[first + (i < rows ? i : 0)];
-        const Sampling *how = &s->request.sampling;
-        e->in.rows[i] = (SampleRow){.seed = how->seed,
-                                    .stream = how->stream,
-                                    .position = (uint64_t)(s->request.n_prompt + s->n),
-                                    .temperature = i < rows ? (float)how->temperature : 0.0f,
-                                    .top_p = (float)how->top_p,
-                                    .top_k = (int32_t)smaller(how->top_k, INT32_MAX),
-                                    .vocab = (int32_t)e->vocab};
+        Sampling how = s->request.sampling;
+        if (i >= rows) how.temperature = 0; /* computed in vain */
+        e->in.rows[i] = sampling_row(&how, (uint64_t)(s->request.n_prompt + s->n), e->vocab);
     }
     for (int64_t l = 0; l < e->layers; l++)
         shape->cache[l]->data = e->cache + (size_t)l * e->cache_layer + (size_t)(first * e->context) * e->cache_row;
@@ -329,8 +318,7 @@ static Status forward(Engine *e, Shape *shape, int64_t first, int64_t rows) {
     TRY_RETURN(device_upload(e->device, e->device_block, e->block, used));
     TRY_RETURN(queue(e, shape));
     TRY_RETURN(device_download(e->device, e->choices, shape->choices->data, (size_t)rows * sizeof *e->choices));
-    for (int64_t i = 0; i < rows; i++)
-        if (e->choices[i].token < 0) return no_choice();
+    for (int64_t i = 0; i < rows; i++) TRY_RETURN(sampling_chosen(&e->choices[i]));
     return TANE_OK;
 }
 

@@ -40,7 +40,7 @@ const char *engine_reason_name(EngineReason reason); /* "stop", "length", "conte
 typedef struct EngineResult {
     uint64_t id;
     const int32_t *tokens;  /* (n), the stop token included */
-    const float *logprobs;  /* (n), see Choice */
+    const float *logprobs;  /* (n), see SampleChoice */
     int64_t n;
     EngineReason reason;
 } EngineResult;

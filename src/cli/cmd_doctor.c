@@ -248,7 +248,8 @@ static Status tell_json(const Doctor *d) {
     Str text = {0};
     Status st = TANE_OK;
     json_t *processor = json_processor(d->cpu), *gpus = doctor_gpus_json(&d->gpus), *advice = json_advice(d);
-    json_t *use = json_pack("{ss si ss ss ss ss}", "device", d->gpus.used ? "cuda:0" : "cpu", "threads", d->cpu->cores, "compute_dtype",
+    json_t *use = json_pack("{ss si ss ss ss ss}", "device", d->gpus.used ? "cuda:0" : "cpu", "threads", d->cpu->cores,
+                            "compute_dtype",
                             gemm_bf16_is_fast() ? "bf16" : "fp32", "bf16", gemm_backend(DTYPE_BF16), "fp32",
                             gemm_backend(DTYPE_F32), "kernels", kernels(d->cpu));
     json_t *memory = json_pack("{sI sI sI}", "total", (json_int_t)d->cpu->memory, "limit",

@@ -85,7 +85,8 @@ void doctor_gpus_tell(const DoctorGpus *g) {
                d->gpu.minor, (double)d->gpu.free / 0x1p30, (double)d->gpu.total / 0x1p30,
                d->gpu.supported ? "" : " (this build has no code for it)");
         if (d->bf16_flops > 0)
-            printf("  %-13s bf16 products %.0f TFLOP/s, memory %.2f TB/s\n", "", d->bf16_flops / 1e12, d->bandwidth / 1e12);
+            printf("  %-13s bf16 products %.0f TFLOP/s, memory %.2f TB/s\n", "", d->bf16_flops / 1e12,
+                   d->bandwidth / 1e12);
     }
     if (!g->n) printf("  NVIDIA GPU    %s\n", g->on_bus ? "there, but not usable" : "none");
     if (g->driver) printf("  driver        CUDA %d.%d\n", g->driver / 1000, g->driver % 1000 / 10);
@@ -97,10 +98,10 @@ json_t *doctor_gpus_json(const DoctorGpus *g) {
     json_t *list = json_array();
     for (int i = 0; i < g->n; i++) {
         const DoctorGpu *d = &g->list[i];
-        json_array_append_new(
-            list, json_pack("{ss si si sI sI sb sf sf}", "name", d->gpu.name, "major", d->gpu.major, "minor",
-                            d->gpu.minor, "free", (json_int_t)d->gpu.free, "total", (json_int_t)d->gpu.total, "supported",
-                            d->gpu.supported, "bf16_flops", d->bf16_flops, "memory_bytes_per_second", d->bandwidth));
+        json_array_append_new(list, json_pack("{ss si si sI sI sb sf sf}", "name", d->gpu.name, "major", d->gpu.major,
+                                              "minor", d->gpu.minor, "free", (json_int_t)d->gpu.free, "total",
+                                              (json_int_t)d->gpu.total, "supported", d->gpu.supported, "bf16_flops",
+                                              d->bf16_flops, "memory_bytes_per_second", d->bandwidth));
     }
     return list;
 }
@@ -113,5 +114,6 @@ const char *doctor_gpus_advice(const DoctorGpus *g, const char **what) {
         *what = "cuDNN is not found: attention runs on tane's own, slower kernels";
         return strstr(g->libraries, "cuDNN from") ? NULL : "install libcudnn9, or `pip install nvidia-cudnn-cu13`";
     }
-    return g->driver ? "nvidia-smi    # shows what the driver says" : "sudo apt install nvidia-driver    # then restart";
+    return g->driver ? "nvidia-smi    # shows what the driver says"
+                     : "sudo apt install nvidia-driver    # then restart";
 }

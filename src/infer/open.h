@@ -16,8 +16,8 @@ typedef struct OpenModel {
     Tokenizer *tokenizer;
 } OpenModel;
 
-/* compute: "auto" (bf16 where that is fast), "fp32", "bf16" or "fp16". device: see backend_open. tokenizer: file or folder,
- * NULL: the model's own. */
+/* compute: "auto" (bf16 where that is fast), "fp32", "bf16" or "fp16". device: see backend_open. tokenizer: file or
+ * folder, NULL: the model's own. */
 Status open_model(OpenModel *out, const char *name, const char *compute, const char *device, const char *tokenizer);
 void open_model_close(OpenModel *open);
 

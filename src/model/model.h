@@ -68,8 +68,8 @@ ParamArray model_weights(const Model *model);
  * what to save: the model's own, or master weights. */
 Status model_save(const Model *model, const ParamArray *weights, DType save, const char *folder);
 
-/* The parameter on a tape; its gradient flows into model->grads when the model trains and the tape has gradients. Call once
- * a parameter and tape: a tied weight is the same tensor twice. */
+/* The parameter on a tape; its gradient flows into model->grads when the model trains and the tape has gradients. Call
+ * once a parameter and tape: a tied weight is the same tensor twice. */
 Tensor *model_param(const Model *model, Tape *tape, const Param *p);
 /* The forward on a tape. */
 void model_forward(const Model *model, Tape *tape, const ModelInput *in, ModelOutput *out);

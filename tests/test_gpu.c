@@ -117,6 +117,19 @@ static int64_t build_linear(Rig *r, const int64_t *p) {
     return largest(p[0], largest(p[1], p[2]));
 }
 
+/* A biased layer and what the tape lets share work with it: an activation (followed 0 GELU, 1 SiLU), or the norm whose
+ * branch it is (2 LayerNorm, 3 RMSNorm). */
+static int64_t build_pair(Rig *r, const int64_t *p) {
+    Tensor *x = activation(r, "x", 1, p[0], p[1]), *w = matrix(r, "w", p[2], p[1]), *sum;
+    Tensor *layer = op_linear(r->tape, x, w, vector(r, "b", p[2]));
+    if (p[3] < 2) output(r, "y", op_activation(r->tape, layer, p[3] ? ACTIVATION_SILU : ACTIVATION_GELU_TANH));
+    else
+        output(r, "y",
+               op_norm(r->tape, activation(r, "stream", 1, p[0], p[2]), layer, vector(r, "g", p[2]), NULL,
+                       p[3] == 2 ? NORM_LAYER : NORM_RMS, 1e-5f, (float)p[4] / 100, &sum));
+    return largest(p[0], largest(p[1], p[2]));
+}
+
 static int64_t build_norm(Rig *r, const int64_t *p) {
     Tensor *x = activation(r, "x", 1, p[0], p[1]), *delta = p[3] ? activation(r, "delta", 1, p[0], p[1]) : NULL, *sum;
     Tensor *w = vector(r, "w", p[1]), *b = p[4] ? vector(r, "b", p[1]) : NULL;
@@ -344,6 +357,62 @@ static void linear(void **state) {
         {128, 512, 1536, 1}, {1000, 96, 288, 1}, {2048, 384, 1536, 1}, {4100, 768, 768, 1}, {8192, 2048, 512, 0},
     };
     CHECK(op, cases, true);
+}
+
+static void pairs(void **state) {
+    (void)state;
+    static const Op op = {"linear and", "rows K M behind dropout%", build_pair, 3e-2, false, 1};
+    static const int64_t cases[][PARTS] = {
+        {1, 8, 7, 0, 0},      {1, 8, 16, 0, 0},      {128, 64, 256, 0, 0},   {512, 32, 33, 0, 0},
+        {513, 48, 64, 1, 0},  {3000, 64, 512, 0, 0}, {2, 16, 7, 2, 0},       {128, 64, 384, 2, 30},
+        {700, 32, 384, 3, 0}, {700, 32, 768, 2, 30}, {300, 64, 1280, 3, 30}, {40, 24, 6152, 2, 0},
+    };
+    CHECK(op, cases, true);
+}
+
+/* ||out - ref|| / ||ref|| of a product in each mode: near what its mantissa allows, and not nearer. */
+static void product_modes(void **state) {
+    (void)state;
+    static const struct {
+        MatmulMode mode;
+        DType type;
+        const char *name;
+        double least, most;
+    } modes[] = {{MATMUL_EXACT, DTYPE_F32, "fp32", 0, 1e-6},
+                 {MATMUL_TF32, DTYPE_F32, "tf32", 1e-5, 1e-3},
+                 {MATMUL_FP8_TENSOR, DTYPE_BF16, "fp8", 1e-2, 6e-2},
+                 {MATMUL_FP8_BLOCK, DTYPE_BF16, "fp8_block", 1e-2, 6e-2}};
+    static const Op op = {"linear", "rows K M bias", build_linear, 0, false, 0};
+    static const int64_t p[PARTS] = {256, 512, 384, 0};
+    begin();
+    for (int i = 0; i < 4; i++) {
+        Device *device = test_device();
+        double error = 0, size = 0;
+        int64_t terms, n = p[0] * p[2];
+        rounding = modes[i].type;
+        Rig cpu = rig_of(&op, p, backend_cpu(), DTYPE_F32, DTYPE_F32, true, &terms);
+        device->matmul = modes[i].mode;
+        Rig gpu = rig_of(&op, p, device, modes[i].type, DTYPE_F32, true, &terms);
+        rig_ready(&cpu);
+        rig_ready(&gpu);
+        device->matmul = MATMUL_EXACT;
+        rig_run(&cpu, &(TapeRun){0});
+        device->matmul = modes[i].mode; /* plans are looked up by it */
+        rig_run(&gpu, &(TapeRun){0});
+        device->matmul = MATMUL_EXACT;
+        const float *want = rig_values(&cpu, "y"), *got = rig_values(&gpu, "y");
+        for (int64_t e = 0; e < n; e++) {
+            error += ((double)got[e] - want[e]) * ((double)got[e] - want[e]);
+            size += (double)want[e] * want[e];
+        }
+        double share = sqrt(error / size);
+        if (!(share >= modes[i].least && share <= modes[i].most))
+            bad("a product in %s is off by %g of its norm; %g to %g is what its mantissa gives", modes[i].name, share,
+                modes[i].least, modes[i].most);
+        rig_free(&cpu);
+        rig_free(&gpu);
+    }
+    finish(4);
 }
 
 static void norm(void **state) {
@@ -805,6 +874,8 @@ int main(void) {
     if (test_on_cpu()) return cmocka_run_group_tests(none, NULL, NULL);
     const struct CMUnitTest tests[] = {
         TEST(linear),
+        TEST(pairs),
+        TEST(product_modes),
         TEST(norm),
         TEST(embedding),
         TEST(rope),

@@ -9,7 +9,9 @@
  *
  * What a request returns does not depend on who shares its batch: every op computes a row from that row alone, the
  * matrix products included (AMX by construction; oneDNN's by its choice of kernels, which tests/test_engine.c checks on
- * the machine it runs on), and a request draws its random numbers from its own stream.
+ * the machine it runs on; on a GPU by choosing only algorithms that agree with each other, in bf16 and fp16, for engines of
+ * more than 8 slots and, with other roundings, for those of up to 8), and a request draws its random numbers from its own
+ * stream.
  */
 #ifndef INFER_ENGINE_H
 #define INFER_ENGINE_H

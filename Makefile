@@ -65,8 +65,8 @@ CUDA_ARCHS ?= $(filter 70 75 80 90,$(shell $(NVCC) --list-gpu-arch | sed 's/comp
 CUDA_NEWEST := $(lastword $(CUDA_ARCHS))
 PLUGIN := $(dir $(TANE))libtane_cuda.so
 PLUGIN := $(PLUGIN:./%=%)
-CUDA_SRC := $(wildcard src/device/cuda/*.cu) $(OPS:%=src/ops/%.cu) src/ops/plugin.cu
-PLUGIN_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/%.cu.o) $(BUILD)/src/device/cuda/host.o
+CUDA_SRC := $(wildcard src/device/cuda/*.cu) $(OPS:%=src/ops/%.cu) src/ops/plugin/plugin.cu
+PLUGIN_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/%.cu.o) $(BUILD)/src/ops/plugin/host.o
 NVCC_FLAGS := -std=c++17 -O3 -lineinfo -Iinclude -Isrc -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra \
     $(if $(WERROR),-Werror all-warnings) $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
     -gencode arch=compute_$(CUDA_NEWEST),code=compute_$(CUDA_NEWEST) -DCUDA_VERSION_NAME=$(CUDA_VERSION) \

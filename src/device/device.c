@@ -1,4 +1,5 @@
-/* The CPU as a device: ordinary memory, and everything is done when a call returns. See device.h. */
+/* The CPU as a device: ordinary memory, and everything is done when a call returns; and replaying, for any device. See
+ * device.h. */
 #include "device/device.h"
 
 #include <string.h>
@@ -121,3 +122,20 @@ const DeviceApi device_cpu_api = {.close = cpu_close,
                                   .event_seconds = cpu_event_seconds,
                                   .event_free = cpu_event_free,
                                   .measure = cpu_measure};
+
+Status device_replay(Device *d, DeviceReplay *replay, Status (*work)(void *user), void *user) {
+    if (!d->graphs || !replay->warm) {
+        replay->warm = true;
+        return work(user);
+    }
+    if (!replay->graph) {
+        ErrorCopy error;
+        TRY_RETURN(device_graph_begin(d));
+        Status st = work(user);
+        if (st != TANE_OK) err_save(&error);
+        Status end = device_graph_end(d, &replay->graph, st == TANE_OK);
+        if (st != TANE_OK) return err_restore(&error);
+        TRY_RETURN(end);
+    }
+    return device_graph_launch(d, replay->graph);
+}

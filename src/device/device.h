@@ -108,6 +108,19 @@ static inline void device_graph_free(Device *d, DeviceGraph *graph) {
     if (graph) d->api->graph_free(d, graph);
 }
 
+/* Work that is queued again and again with the same addresses. The first time it is queued call by call, so that all it
+ * needs is loaded; the second time it is recorded, and from then on launched as one graph. A device without graphs queues
+ * it each time. Zero-initialise; device_replay_free when an address changes or at the end. */
+typedef struct DeviceReplay {
+    DeviceGraph *graph;
+    bool warm;
+} DeviceReplay;
+Status device_replay(Device *d, DeviceReplay *replay, Status (*work)(void *user), void *user);
+static inline void device_replay_free(Device *d, DeviceReplay *replay) {
+    device_graph_free(d, replay->graph);
+    *replay = (DeviceReplay){NULL, false};
+}
+
 /* A place in the queue; event_wait returns once it is passed, and reports errors as device_sync does. */
 static inline Status device_event_new(Device *d, DeviceEvent **out) { return d->api->event_new(d, out); }
 static inline Status device_event_record(Device *d, DeviceEvent *event) { return d->api->event_record(d, event); }

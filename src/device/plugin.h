@@ -1,7 +1,7 @@
 /* The border between tane and libtane_cuda.so: what each hands to the other. Both sides are built from one tree, and a
  * plug-in of another build is refused by `abi`.
  *
- * The plug-in has its own small copies of err_set, mem_new, node_save, ... (device/cuda/host.c), which call back into
+ * The plug-in has its own small copies of err_set, mem_new, node_save, ... (ops/plugin/host.c), which call back into
  * the program through PluginHost: so that one error object and one allocator serve both, and no symbol of the program
  * has to be exported.
  */

@@ -12,10 +12,9 @@ enum {
 typedef struct Shape {
     int64_t rows, width;
     Tape *tape;
-    Tensor **cache;     /* (layers) (rows, context, 2 KV D) */
-    Tensor *choices;    /* (rows) SampleChoice */
-    DeviceGraph *graph; /* of a decoding step, once it has run */
-    bool warm;
+    Tensor **cache;      /* (layers) (rows, context, 2 KV D) */
+    Tensor *choices;     /* (rows) SampleChoice */
+    DeviceReplay replay; /* of a decoding step */
 } Shape;
 
 typedef struct Slot {
@@ -30,6 +29,7 @@ typedef struct Slot {
 
 /* What a forward reads, in one block, so that one upload moves it: in ordinary memory, and the device's copy. */
 typedef struct Inputs {
+    TapeRun *run;       /* zero: nothing is drawn here */
     int32_t *past, *at; /* (slots): tokens in the cache; the token whose logits are wanted */
     SampleRow *rows;    /* (slots) */
     int32_t *tokens;    /* (rows, width), and the positions right behind them */
@@ -80,7 +80,7 @@ static int64_t prefill_rows(const Engine *e, int64_t width) {
 /* ----------------------------------------------------------------------------------------- tapes, made once */
 
 static void shape_release(Engine *e, Shape *s) {
-    device_graph_free(e->device, s->graph);
+    device_replay_free(e->device, &s->replay);
     tape_free(s->tape);
     mem_free(s->cache);
 }
@@ -124,8 +124,7 @@ static Status reserve(Engine *e, size_t bytes) {
     e->memory = memory;
     e->memory_bytes = bytes;
     for (int i = 0; i < e->n_shapes; i++) { /* graphs hold the old addresses */
-        device_graph_free(e->device, e->shapes[i].graph);
-        e->shapes[i].graph = NULL;
+        device_replay_free(e->device, &e->shapes[i].replay);
         TRY_RETURN(tape_bind(e->shapes[i].tape, memory));
     }
     return TANE_OK;
@@ -171,9 +170,11 @@ static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 /* The places of the inputs in a block for `ids` tokens. */
 static Inputs inputs_in(const Engine *e, char *block) {
     size_t slots = (size_t)e->slots, ints = align64(slots * sizeof(int32_t));
-    return (Inputs){.past = (int32_t *)block,
-                    .at = (int32_t *)(block + ints),
-                    .rows = (SampleRow *)(block + 2 * ints),
+    char *past = block + align64(sizeof(TapeRun));
+    return (Inputs){.run = (TapeRun *)block,
+                    .past = (int32_t *)past,
+                    .at = (int32_t *)(past + ints),
+                    .rows = (SampleRow *)(past + 2 * ints),
                     .tokens = (int32_t *)(block + e->ids)};
 }
 
@@ -181,7 +182,7 @@ static Status allocate(Engine *e) {
     int64_t ids = e->slots > PREFILL_TOKENS ? e->slots : PREFILL_TOKENS;
     if (e->context > ids) ids = e->context;
     size_t slots = (size_t)e->slots, answers = slots * (size_t)e->context;
-    e->ids = 2 * align64(slots * sizeof(int32_t)) + align64(slots * sizeof(SampleRow));
+    e->ids = align64(sizeof(TapeRun)) + 2 * align64(slots * sizeof(int32_t)) + align64(slots * sizeof(SampleRow));
     size_t block = e->ids + 2 * (size_t)ids * sizeof(int32_t);
     TRY_RETURN(device_alloc(e->device, (void **)&e->cache, (size_t)e->layers * e->cache_layer));
     TRY_RETURN(device_host_alloc(e->device, &e->block, block));
@@ -283,25 +284,21 @@ static EngineResult result_of(const Slot *s) {
     return (EngineResult){s->request.id, s->tokens, s->logprobs, s->n, s->reason};
 }
 
+/* What queue_work gets. */
+typedef struct Queued {
+    Engine *engine;
+    Shape *shape;
+} Queued;
+
+static Status queue_work(void *user) {
+    const Queued *q = user;
+    return tape_forward(q->shape->tape, &(TapeRun){.on_device = q->engine->there.run});
+}
+
 /* Decoding steps are launched as graphs, since their slots are always the first ones; prompts lie anywhere. */
 static Status queue(Engine *e, Shape *shape) {
-    TapeRun run = {0};
-    if (!e->device->graphs || shape->width > 1) return tape_forward(shape->tape, &run);
-    run.on_device = (const TapeRun *)e->device_block; /* nothing in a forward reads it */
-    if (!shape->warm) {
-        shape->warm = true;
-        return tape_forward(shape->tape, &run);
-    }
-    if (!shape->graph) {
-        TRY_RETURN(device_graph_begin(e->device));
-        Status st = tape_forward(shape->tape, &run);
-        ErrorCopy error;
-        if (st != TANE_OK) err_save(&error);
-        Status end = device_graph_end(e->device, &shape->graph, st == TANE_OK);
-        if (st != TANE_OK) return err_restore(&error);
-        TRY_RETURN(end);
-    }
-    return device_graph_launch(e->device, shape->graph);
+    Queued q = {e, shape};
+    return shape->width == 1 ? device_replay(e->device, &shape->replay, queue_work, &q) : queue_work(&q);
 }
 
 /* One forward over slots first .. first + shape->rows - 1, of which `rows` are real, and their choices. */

@@ -2,7 +2,7 @@
  * with the launch (MOST_SEGMENTS at a time): adamw_update<S, W>, with states of type S = fp32 and weights of type W as
  * copies of the master's, or S = W = bf16 and stochastic rounding. A block finds its segment and takes a tile of it; a
  * thread moves vectors of 16 bytes of each state, or single elements where a segment begins or ends inside of one. */
-#include "device/cuda/math.cuh"
+#include "ops/kernel.cuh"
 
 extern "C" {
 #include "ops/update.h"

@@ -4,7 +4,7 @@
 #ifndef OPS_ATTENTION_CUDA_CUH
 #define OPS_ATTENTION_CUDA_CUH
 
-#include "device/cuda/math.cuh"
+#include "ops/kernel.cuh"
 
 extern "C" {
 #include "ops/attention.h"

@@ -7,7 +7,7 @@
 #ifndef OPS_COLUMN_SUMS_CUH
 #define OPS_COLUMN_SUMS_CUH
 
-#include "device/cuda/math.cuh"
+#include "ops/kernel.cuh"
 
 /* Where sums go: a parameter's gradient (width), fp32 or bf16. */
 typedef struct ColumnGrad {

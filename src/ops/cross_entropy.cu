@@ -10,7 +10,7 @@
  *
  * Exponentials are the hardware's powers of two: p = 2^(log2(e) (z - top)) / total, where top's own is exactly 1.
  */
-#include "device/cuda/math.cuh"
+#include "ops/kernel.cuh"
 #include "device/cuda/matmul.h"
 
 extern "C" {

@@ -1,6 +1,6 @@
 /* Dropout on the GPU: the masks of dropout.c, coin by coin. Tensors are read as flat arrays, 16 bytes a thread; four
  * elements share a Philox block. The seed and the counter are read when the kernel runs. */
-#include "device/cuda/math.cuh"
+#include "ops/kernel.cuh"
 
 enum { THREADS = 256 };
 

@@ -17,7 +17,7 @@
  * What is added in which order depends on the ids alone. Tokens and positions go through the same launches (blockIdx.z,
  * or .y where there are no columns).
  */
-#include "device/cuda/math.cuh"
+#include "ops/kernel.cuh"
 
 enum { TOKENS, POSITIONS, WTE, WPE };
 enum { THREADS = 256, FEW = 1024, TILE = 2048, WAYS = 8, WINDOW = 32, PIECE_WARPS = 4, SUM_WARPS = 8 };

@@ -1,6 +1,6 @@
 /* Gated linear unit on the GPU: the formulas of glu.c. blockIdx.x is the row, a thread takes V elements of both halves:
  * 16 bytes where half a row is made of whole vectors, else 1 element. */
-#include "device/cuda/math.cuh"
+#include "ops/kernel.cuh"
 
 enum { THREADS = 256 };
 

@@ -1,7 +1,7 @@
 /* Global norm of a flat gradient on CUDA, and what follows from it (ops/update.h). sum_squares: each block a part of
  * the sum, over vectors of 16 bytes; decide: one block adds the parts and moves the update's state on. Sixteen or 32
  * squares are added in fp32, the rest in fp64. Who adds what depends on n alone. */
-#include "device/cuda/math.cuh"
+#include "ops/kernel.cuh"
 
 extern "C" {
 #include "ops/update.h"

@@ -1,6 +1,6 @@
 /* The sum of the losses and the first that is not finite, on CUDA. One block: a million losses are 4 MB, which one
  * processor reads in the time that a second kernel would take to start. */
-#include "device/cuda/math.cuh"
+#include "ops/kernel.cuh"
 
 enum { THREADS = 1024, PER_THREAD = 16 };
 

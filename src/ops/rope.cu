@@ -4,7 +4,7 @@
  * vectors, else 1 element) or, out of place, copies V elements of the values. A position outside the table is reported
  * and taken for 0.
  */
-#include "device/cuda/math.cuh"
+#include "ops/kernel.cuh"
 
 enum { QKV, POSITIONS, COS_SIN };
 enum { THREADS = 256 };

@@ -15,7 +15,7 @@
  * A token's mass is exp((logit - maximum) / temperature) as a whole number of 2^-42: sums are exact in any order, so
  * the draw is the same on every run, whatever shares the batch, and the CPU's but for rounding at the boundaries.
  */
-#include "device/cuda/math.cuh"
+#include "ops/kernel.cuh"
 
 enum { LOGITS, ROWS };
 enum { SEGMENT = 4096, SCAN_THREADS = 256, PICK_THREADS = 1024, CANDIDATES = 4096, BINS = 2048 };

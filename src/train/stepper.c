@@ -1,4 +1,4 @@
-/* Slots of inputs and results, and the graph of a step. See stepper.h.
+/* Slots of inputs and results, and a step as one graph. See stepper.h.
  *
  * What changes from step to step lies in one block: TapeRuns (one a micro-batch, one for the update), the hyper values,
  * tokens and labels. The host fills a slot's copy of it, one upload moves it to the device, where its address is always
@@ -35,8 +35,7 @@ struct Stepper {
     Slot slot[DEPTH];
     int depth, first, in_flight; /* slots first .. first + in_flight - 1 are queued */
     char *block, *results;       /* on the device */
-    DeviceGraph **graph;         /* (accumulation + 1) by micro-batches used */
-    bool *warm;                  /* has this number run once, so that everything it needs is loaded? */
+    DeviceReplay *replay;        /* (accumulation + 1) by micro-batches used */
     double taken;
 };
 
@@ -86,8 +85,7 @@ Status stepper_new(Stepper **out, BatchTape *tape, Optimizer *optimizer, int64_t
     s->taken = clock_seconds();
     TRY(device_alloc(s->device, (void **)&s->block, s->layout.bytes));
     TRY(device_alloc(s->device, (void **)&s->results, s->layout.result_bytes));
-    TRY(MEM_NEW_ARRAY(&s->graph, (size_t)accumulation + 1));
-    TRY(MEM_NEW_ARRAY(&s->warm, (size_t)accumulation + 1));
+    TRY(MEM_NEW_ARRAY(&s->replay, (size_t)accumulation + 1));
     for (int i = 0; i < s->depth; i++) TRY(slot_new(s, &s->slot[i]));
 out:
     if (st != TANE_OK) {
@@ -100,7 +98,7 @@ out:
 void stepper_free(Stepper *s) {
     if (!s) return;
     (void)device_sync(s->device);
-    for (int64_t i = 0; s->graph && i <= s->accumulation; i++) device_graph_free(s->device, s->graph[i]);
+    for (int64_t i = 0; s->replay && i <= s->accumulation; i++) device_replay_free(s->device, &s->replay[i]);
     for (int i = 0; i < DEPTH; i++) {
         Slot *slot = &s->slot[i];
         for (int64_t b = 0; slot->batches && b < s->accumulation; b++) batch_free(&slot->batches[b]);
@@ -109,8 +107,7 @@ void stepper_free(Stepper *s) {
         device_host_release(s->device, slot->results);
         device_event_free(s->device, slot->done);
     }
-    mem_free(s->graph);
-    mem_free(s->warm);
+    mem_free(s->replay);
     device_release(s->device, s->block);
     device_release(s->device, s->results);
     mem_free(s);
@@ -125,7 +122,9 @@ void stepper_batches(Stepper *s, Batch **batches) { *batches = next_slot(s)->bat
 
 /* Everything between the upload of the inputs and the download of the results. The host's copies of the runs are good
  * for the whole life of a graph: only `training` and `accumulate` are read from them. */
-static Status queue_work(Stepper *s, const Slot *slot) {
+static Status queue_work(void *user) {
+    Stepper *s = user;
+    const Slot *slot = next_slot(s);
     BatchTape *tape = s->tape;
     const TapeRun *runs = (const TapeRun *)slot->block;
     for (int64_t i = 0; i <= slot->input.used; i++) {
@@ -146,26 +145,6 @@ static Status queue_work(Stepper *s, const Slot *slot) {
     return TANE_OK;
 }
 
-/* The first step of a kind runs call by call, the second is recorded, all later ones are one launch. */
-static Status queue_step(Stepper *s, const Slot *slot) {
-    int64_t used = slot->input.used;
-    DeviceGraph **graph = &s->graph[used];
-    if (!s->device->graphs || !s->warm[used]) {
-        s->warm[used] = true;
-        return queue_work(s, slot);
-    }
-    if (!*graph) {
-        TRY_RETURN(device_graph_begin(s->device));
-        Status st = queue_work(s, slot);
-        ErrorCopy error;
-        if (st != TANE_OK) err_save(&error);
-        Status end = device_graph_end(s->device, graph, st == TANE_OK);
-        if (st != TANE_OK) return err_restore(&error);
-        TRY_RETURN(end);
-    }
-    return device_graph_launch(s->device, *graph);
-}
-
 Status stepper_submit(Stepper *s, const StepInput *input) {
     Slot *slot = next_slot(s);
     TapeRun *runs = (TapeRun *)slot->block;
@@ -184,7 +163,7 @@ Status stepper_submit(Stepper *s, const StepInput *input) {
     runs[s->accumulation] = (TapeRun){.seed = input->seed, .position = (uint64_t)input->step};
     optimizer_hyper(s->optimizer, input->learning_rate, (float *)(slot->block + s->layout.hyper));
     TRY_RETURN(device_upload(s->device, s->block, slot->block, s->layout.bytes));
-    TRY_RETURN(queue_step(s, slot));
+    TRY_RETURN(device_replay(s->device, &s->replay[input->used], queue_work, s));
     TRY_RETURN(device_download_later(s->device, slot->results, s->results, s->layout.result_bytes));
     TRY_RETURN(device_event_record(s->device, slot->done));
     s->in_flight++;

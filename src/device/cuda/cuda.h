@@ -1,4 +1,5 @@
-/* What every CUDA file shares: the device, the checks, the kernel row. Included by .cu files only.
+/* What every CUDA file shares: the device, the checks, launching. Included by .cu files only; ops begin from
+ * ops/kernel.cuh.
  *
  * A kernel is queued on device->stream with launch-time constants (shapes, addresses) in its arguments; what changes
  * from step to step it reads from device memory (TapeRun, ids, hyper tensors), so that a recorded graph stays true.
@@ -18,12 +19,20 @@
 
 extern "C" {
 #include "base/rng.h"
-#include "ops/node.h"
-#include "ops/ops.h"
+#include "device/device.h"
 }
 
 /* What a kernel found wrong, in memory that both sides see: the first finder wins. device_sync turns it into an error. */
-enum CudaFaultCode { FAULT_NONE, FAULT_TOKEN, FAULT_POSITION, FAULT_CONTEXT, FAULT_LABEL, FAULT_CACHE, FAULT_AT, FAULT_STARTS };
+enum CudaFaultCode {
+    FAULT_NONE,
+    FAULT_TOKEN,
+    FAULT_POSITION,
+    FAULT_CONTEXT,
+    FAULT_LABEL,
+    FAULT_CACHE,
+    FAULT_AT,
+    FAULT_STARTS
+};
 typedef struct CudaFault {
     int code;
     int row, place; /* where in the ids; FAULT_CACHE: place is the number of new tokens */
@@ -48,8 +57,6 @@ typedef struct CudaDevice {
     bool capturing;
 } CudaDevice;
 
-static inline CudaDevice *cuda_device(const Node *node) { return (CudaDevice *)node->device; }
-
 /* Reports a failed call of the runtime. */
 #define CUDA_TRY(call)                                                                                                 \
     do {                                                                                                               \
@@ -73,8 +80,8 @@ Status cuda_shared_memory(const void *kernel, size_t bytes);
 enum { CUDA_FEW_ROWS = 8 };
 
 /* Launches a kernel that, with `early`, may start while the one queued before it still runs (on Hopper and later). Such
- * a kernel calls wait_for_previous (math.cuh) before it reads
- * or writes anything that kernels before it write or read; weights are free. */
+ * a kernel calls wait_for_previous (math.cuh) before it reads or writes anything that kernels before it write or read;
+ * weights are free. */
 template <typename... Params, typename... Args>
 static inline Status cuda_launch_early(const CudaDevice *d, bool early, void (*kernel)(Params...), dim3 grid,
                                        int threads, Args... args) {
@@ -90,20 +97,6 @@ static inline Status cuda_launch_early(const CudaDevice *d, bool early, void (*k
     CUDA_TRY(cudaLaunchKernelEx(&config, kernel, Params(args)...));
     return TANE_OK;
 }
-
-/* CUDA's row of an op: `extern "C" const OpKernel cuda_NAME`. CUDA_KERNEL_SHARING also names what it can do for its
- * neighbours (see OpKernel). */
-#define CUDA_KERNEL(op, plan_, forward_, backward_) CUDA_KERNEL_RECOMPUTE(op, plan_, forward_, backward_, NULL)
-#define CUDA_KERNEL_RECOMPUTE(op, plan_, forward_, backward_, recompute_)                                              \
-    CUDA_KERNEL_SHARING(op, plan_, forward_, backward_, recompute_, 0, 0, NULL)
-#define CUDA_KERNEL_SHARING(op, plan_, forward_, backward_, recompute_, bias_, sums_in_, can_take_)                    \
-    static_assert(OP_DIFF_##op, "ops.def says that " #op " has no gradient");                                          \
-    extern "C" const OpKernel cuda_##op;                                                                               \
-    const OpKernel cuda_##op = {#op, plan_, forward_, backward_, recompute_, bias_, sums_in_, can_take_};
-#define CUDA_KERNEL_NODIFF(op, plan_, forward_)                                                                        \
-    static_assert(!OP_DIFF_##op, "ops.def says that " #op " has a gradient");                                          \
-    extern "C" const OpKernel cuda_##op;                                                                               \
-    const OpKernel cuda_##op = {#op, plan_, forward_, NULL, NULL, 0, 0, NULL};
 
 /* Calls f<T>(...) for the element type: expressions in an op's functions, e.g.
  *     return CUDA_BY_TYPE(x->dtype, launch, node, run);

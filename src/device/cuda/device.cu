@@ -345,7 +345,7 @@ static Status open_streams(CudaDevice *d) {
     return matmul_open(d);
 }
 
-static Status fill_in(CudaDevice *d, const OpKernel *const *kernels) {
+static Status fill_in(CudaDevice *d, const struct OpKernel *const *kernels) {
     cudaDeviceProp p;
     int runtime;
     char blas[32];
@@ -369,7 +369,7 @@ static Status fill_in(CudaDevice *d, const OpKernel *const *kernels) {
     return TANE_OK;
 }
 
-Status cuda_device_open(Device **out, int index, const OpKernel *const *kernels) {
+Status cuda_device_open(Device **out, int index, const struct OpKernel *const *kernels) {
     size_t before = 0, after = 0, total;
     CudaDevice *d;
     *out = NULL;

@@ -4,6 +4,6 @@
 
 #include "device/cuda/cuda.h"
 
-Status cuda_device_open(Device **out, int index, const OpKernel *const *kernels);
+Status cuda_device_open(Device **out, int index, const struct OpKernel *const *kernels);
 
 #endif

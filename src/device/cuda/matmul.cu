@@ -284,7 +284,8 @@ __global__ static void tune_compare(const uint16_t *x, const uint16_t *y, size_t
         if (x[i] != y[i]) *differs = 1;
 }
 
-/* False: there is no room for it now; the heuristic's first choice it is then, which computes the same. */
+/* False: there is no room for it now. In training the heuristic's first choice it is then, which computes the same; in
+ * generation a slower way. */
 static bool tune_open(CudaDevice *d, const MatmulShape *s, Tuning *t) {
     size_t a = (size_t)((s->trans_a ? s->k : s->m) * s->lda), b = (size_t)((s->trans_b ? s->n : s->k) * s->ldb);
     size_t size = dtype_size(s->type), c = cuda_align((size_t)(s->m * s->ldc) * dtype_size(s->out_type));

@@ -1,6 +1,6 @@
 /* What the plug-in got from the program. */
-#ifndef DEVICE_CUDA_HOST_H
-#define DEVICE_CUDA_HOST_H
+#ifndef OPS_PLUGIN_HOST_H
+#define OPS_PLUGIN_HOST_H
 
 #include "device/plugin.h"
 

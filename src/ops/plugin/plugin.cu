@@ -5,7 +5,8 @@
 #include "device/cuda/matmul.h"
 
 extern "C" {
-#include "device/cuda/host.h"
+#include "ops/node.h"
+#include "ops/plugin/host.h"
 }
 
 #define OP(name, diff) extern "C" const OpKernel cuda_##name;

@@ -1,5 +1,5 @@
 /* The program's base functions as the plug-in's code calls them: each goes back through the PluginHost. */
-#include "device/cuda/host.h"
+#include "ops/plugin/host.h"
 
 #include <stdio.h>
 

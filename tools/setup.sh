@@ -18,6 +18,8 @@ header:sqlite3.h|libsqlite3-dev|sqlite-devel|sqlite|sqlite3-devel|the database o
 header:openssl/evp.h|libssl-dev|openssl-devel|openssl|libopenssl-devel|checksums of checkpoints
 header:editline/readline.h|libedit-dev|libedit-devel|libedit|libedit-devel|editing and history in tane chat
 header:sentencepiece_processor.h|libsentencepiece-dev|sentencepiece-devel|sentencepiece|sentencepiece-devel|tokenizers
+header:pcre2.h|libpcre2-dev|pcre2-devel|pcre2|pcre2-devel|splitting expressions of tokenizers
+header:utf8proc.h|libutf8proc-dev|utf8proc-devel|libutf8proc|utf8proc-devel|Unicode in tokenizers
 header:cmocka.h|libcmocka-dev|libcmocka-devel|cmocka|libcmocka-devel|the tests
 LIST
 }

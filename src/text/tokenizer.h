@@ -9,8 +9,9 @@
 
 typedef struct Tokenizer Tokenizer;
 
-/* A model file (SentencePiece .model), or a folder that holds one under any name its tokenizer kind writes
- * (tokenizer.model, or *.model when there is just one). Validates the file; never crashes on a broken one. */
+/* A file, or a folder that holds one: tokenizer.json (Hugging Face), *.tiktoken (ranks), *.model (SentencePiece), in this
+ * order. In a folder, tokenizer_config.json and special_tokens_map.json name the special tokens. Validates what it reads;
+ * never crashes on a broken file. */
 Status tokenizer_load(Tokenizer **out, const char *path);
 void tokenizer_free(Tokenizer *tok); /* NULL is fine */
 
@@ -23,15 +24,37 @@ int32_t tokenizer_unk(const Tokenizer *tok);
 
 typedef struct TokenList {
     int32_t *ids;
+    uint32_t *ends; /* NULL, or for each id the byte of the input behind its text */
     size_t n, cap;
 } TokenList;
+Status token_list_add(TokenList *list, int32_t id); /* without an end */
 void token_list_free(TokenList *list);
 
-/* Appends the ids of text[0..n) to `out`. Adds no BOS or EOS; special pieces spelled out in the text stay plain text.
- * Invalid UTF-8 is replaced by U+FFFD as SentencePiece does. */
+/* Text to be cut into tokens. Invalid UTF-8 counts as U+FFFD, one for each maximal part of a character (as Python's
+ * errors="replace" has it; SentencePiece models: as SentencePiece does). */
+typedef struct EncodeInput {
+    const char *text;
+    size_t n;
+    /* Special tokens spelled out in the text become these tokens; else they are text like any other. (Added tokens that
+     * are not special always count.) */
+    bool parse_special;
+    /* (n) or NULL: where it is not 0, bytes come from a user and no special token may cover them. */
+    const uint8_t *literal;
+    bool add_special; /* BOS, EOS as the tokenizer's own post-processor adds them; never a second BOS */
+    bool want_ends;   /* fill TokenList.ends */
+} EncodeInput;
+/* Appends the ids. */
+Status tokenizer_encode_input(const Tokenizer *tok, const EncodeInput *input, TokenList *out);
+/* The same for plain text: nothing parsed, nothing added. */
 Status tokenizer_encode(const Tokenizer *tok, const char *text, size_t n, TokenList *out);
-/* Appends the text of ids[0..n). Control tokens (BOS, EOS, pad) give nothing. An id out of range is TANE_EINVAL. */
+/* Many texts at once, on `threads` threads: lists[i] gets the ids of inputs[i]. */
+Status tokenizer_encode_many(const Tokenizer *tok, const EncodeInput *inputs, size_t n, int threads, TokenList *lists);
+/* The id of a token by its text as the vocabulary spells it, -1 when there is none. */
+int32_t tokenizer_find(const Tokenizer *tok, const char *text, size_t n);
+/* Appends the text of ids[0..n). Special tokens (BOS, EOS, pad, <|im_end|>) give nothing, with `special` their text. An
+ * id out of range is TANE_EINVAL. */
 Status tokenizer_decode(const Tokenizer *tok, const int32_t *ids, size_t n, Str *out);
+Status tokenizer_decode_all(const Tokenizer *tok, const int32_t *ids, size_t n, bool special, Str *out);
 
 typedef struct TokenPiece {
     const char *text; /* as stored, owned by the tokenizer */
@@ -40,8 +63,8 @@ typedef struct TokenPiece {
 } TokenPiece;
 Status tokenizer_piece(const Tokenizer *tok, int32_t id, TokenPiece *out);
 
-/* Copies the tokenizer's files into a model folder (tokenizer.model + tokenizer_config.json and
- * special_tokens_map.json as transformers wants them), through base/file so that they are fsynced. */
+/* Writes the tokenizer's files into a model folder, fsynced, as transformers wants them: tokenizer.json (or
+ * tokenizer.model), tokenizer_config.json, special_tokens_map.json; a chat template that it came with too. */
 Status tokenizer_save(const Tokenizer *tok, const char *folder);
 
 typedef struct TokenizerTrainOptions {
@@ -54,7 +77,7 @@ typedef struct TokenizerTrainOptions {
     int64_t threads;
 } TokenizerTrainOptions;
 
-/* Trains on sentences and writes PREFIX.model and PREFIX.vocab (atomically). Ids: 0 <unk>, 1 <s>, 2 </s>, 3 <pad>.
+/* SentencePiece: trains on sentences and writes PREFIX.model and PREFIX.vocab (atomically). Ids: 0 <unk>, 1 <s>, 2 </s>, 3 <pad>.
  * A vocabulary too large or too small for the data is TANE_EINVAL naming the largest (smallest) possible. */
 Status tokenizer_train(const char *const *sentences, size_t n, const TokenizerTrainOptions *options, const char *prefix);
 

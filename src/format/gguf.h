@@ -1,0 +1,91 @@
+/* GGUF, versions 2 and 3, little-endian: a model in one file. Mapped, and checked whole when opened; after that every access is safe.
+ *
+ *     "GGUF" | u32 version | u64 tensors | u64 keys | keys: name, type, value | tensors: name, rank, dims, type, offset |
+ *     padding to general.alignment | data
+ *
+ * Dimensions in the file run from the fastest; here shapes are C's: (rows, columns), slowest first.
+ */
+#ifndef FORMAT_GGUF_H
+#define FORMAT_GGUF_H
+
+#include "format/ggml.h"
+
+enum { GGUF_MAX_RANK = 4 };
+
+typedef enum GgufKind {
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64
+} GgufKind;
+
+typedef struct GgufText {
+    const char *data; /* in the file; not NUL-terminated */
+    size_t n;
+} GgufText;
+
+typedef struct GgufTensor {
+    const char *name;
+    int64_t shape[GGUF_MAX_RANK];
+    int rank;
+    const GgmlTypeInfo *type;
+    const void *data;
+    size_t bytes;
+} GgufTensor;
+
+typedef struct GgufFile GgufFile;
+
+/* One file; a split model ("-00001-of-00003.gguf") is opened by its first part. */
+Status gguf_open(GgufFile **out, const char *path);
+void gguf_close(GgufFile **file); /* NULL is fine */
+const char *gguf_path(const GgufFile *file);
+size_t gguf_tensor_count(const GgufFile *file);
+const GgufTensor *gguf_tensor(const GgufFile *file, size_t i); /* in the file's order */
+const GgufTensor *gguf_find(const GgufFile *file, const char *name); /* NULL when there is none */
+
+size_t gguf_key_count(const GgufFile *file);
+const char *gguf_key(const GgufFile *file, size_t i, GgufKind *kind); /* in the file's order */
+bool gguf_has(const GgufFile *file, const char *key);
+/* Values by key. A missing key leaves *out as it is and is TANE_OK with `required` false, else TANE_EFORMAT naming it; a
+ * wrong type or a number outside [lo, hi] is TANE_EFORMAT. Integers of any width are read. */
+Status gguf_int(const GgufFile *file, const char *key, bool required, int64_t lo, int64_t hi, int64_t *out);
+Status gguf_double(const GgufFile *file, const char *key, bool required, double *out);
+Status gguf_bool(const GgufFile *file, const char *key, bool required, bool *out);
+Status gguf_text(const GgufFile *file, const char *key, bool required, GgufText *out);
+/* An array's elements: *n of them (0 and TANE_OK when missing and not required), then each by place. */
+Status gguf_array(const GgufFile *file, const char *key, bool required, GgufKind *element, size_t *n);
+GgufText gguf_array_text(const GgufFile *file, const char *key, size_t i);
+double gguf_array_number(const GgufFile *file, const char *key, size_t i);
+/* The whole array at once: texts[0..n) (each points into the file), numbers as int64 or double. */
+Status gguf_array_texts(const GgufFile *file, const char *key, GgufText *texts, size_t n);
+Status gguf_array_ints(const GgufFile *file, const char *key, int64_t *values, size_t n);
+Status gguf_array_doubles(const GgufFile *file, const char *key, double *values, size_t n);
+
+/* ---- writing: keys and tensors declared in the order they will stand, then the tensors' bytes in that order */
+typedef struct GgufWriter GgufWriter;
+Status gguf_writer_open(GgufWriter **out, const char *path); /* writes path.tmp; close renames it */
+Status gguf_put_u32(GgufWriter *w, const char *key, uint32_t value);
+Status gguf_put_f32(GgufWriter *w, const char *key, float value);
+Status gguf_put_bool(GgufWriter *w, const char *key, bool value);
+Status gguf_put_text(GgufWriter *w, const char *key, const char *text, size_t n);
+Status gguf_put_texts(GgufWriter *w, const char *key, const GgufText *texts, size_t n);
+Status gguf_put_f32s(GgufWriter *w, const char *key, const float *values, size_t n);
+Status gguf_put_i32s(GgufWriter *w, const char *key, const int32_t *values, size_t n);
+Status gguf_add(GgufWriter *w, const char *name, GgmlType type, int rank, const int64_t *shape); /* C's order */
+Status gguf_begin(GgufWriter *w);                                  /* no more keys or tensors; writes the header */
+uint64_t gguf_writer_size(const GgufWriter *w);                    /* of the finished file; from gguf_begin on */
+Status gguf_write(GgufWriter *w, const void *bytes, size_t n);     /* the next bytes of the tensors' data; padding between
+                                                                    * tensors is written by itself */
+Status gguf_writer_close(GgufWriter **w); /* fails when data is missing; *w is NULL afterwards, also on failure */
+void gguf_writer_abort(GgufWriter **w);   /* removes path.tmp; NULL is fine */
+
+#endif

@@ -143,7 +143,7 @@ Tensor *rig_activation(Rig *r, const char *name, int64_t b, int64_t t, int64_t c
     int32_t *row = copy(r, NULL, (size_t)(b * t), sizeof *row);
     for (int64_t i = 0; i < b * t; i++) row[i] = (int32_t)i;
     Tensor *table = rig_param(r, name, 2, (int64_t[]){b * t, c}, values, true);
-    return op_embedding(r->tape, rig_ints(r, "rows", 2, (int64_t[]){b, t}, row), NULL, table, NULL);
+    return op_embedding(r->tape, rig_ints(r, "rows", 2, (int64_t[]){b, t}, row), NULL, table, NULL, 1);
 }
 
 void rig_output(Rig *r, const char *name, Tensor *x, const float *seed) {

@@ -75,7 +75,7 @@ static void forward_once(const Model *m, const int32_t *ids, int64_t n, float *l
     place(in_at, &at);
     ModelOutput out;
     model_forward(m, t, &(ModelInput){.tokens = in_tokens, .positions = in_positions}, &out);
-    Tensor *y = op_logits(t, out.hidden, out.head, in_at);
+    Tensor *y = op_logits(t, out.hidden, out.head, in_at, 0);
     assert_ok(tape_plan(t));
     void *memory;
     assert_ok(device_alloc(device, &memory, tape_bytes(t)));
@@ -455,7 +455,7 @@ static void check_logits_op(Device *device, DType type) {
         assert_ok(device_alloc(device, &in[i]->data, tensor_bytes(in[i])));
         assert_ok(device_upload(device, in[i]->data, values[i], tensor_bytes(in[i])));
     }
-    Tensor *out = op_logits(t, in[0], in[1], in[2]);
+    Tensor *out = op_logits(t, in[0], in[1], in[2], 0);
     assert_ok(tape_plan(t));
     void *memory;
     assert_ok(device_alloc(device, &memory, tape_bytes(t)));
@@ -492,7 +492,7 @@ static void test_logits_op_checks_shapes(void **state) {
     Tensor *x = tape_external(t, "x", DTYPE_F32, 3, (int64_t[]){2, 3, 8});
     Tensor *w = tape_external(t, "w", DTYPE_F32, 2, (int64_t[]){5, 9});
     Tensor *at = tape_external(t, "at", DTYPE_I32, 1, (int64_t[]){2});
-    assert_null(op_logits(t, x, w, at));
+    assert_null(op_logits(t, x, w, at, 0));
     assert_error(tape_plan(t), TANE_EINVAL, "logits");
     tape_free(t);
 }

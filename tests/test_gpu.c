@@ -149,7 +149,7 @@ static int64_t build_embedding(Rig *r, const int64_t *p) {
     }
     Tensor *tokens = rig_ints(r, "tokens", 2, p, ids), *at = rig_ints(r, "positions", 2, p, positions);
     Tensor *wte = matrix(r, "wte", p[2], p[3]), *wpe = p[4] ? matrix(r, "wpe", p[1], p[3]) : NULL;
-    output(r, "y", op_embedding(r->tape, tokens, at, wte, wpe));
+    output(r, "y", op_embedding(r->tape, tokens, at, wte, wpe, 1));
     return n;
 }
 
@@ -224,7 +224,7 @@ static int64_t build_cross_entropy(Rig *r, const int64_t *p) {
     Tensor *x = activation(r, "x", 1, p[0], p[1]), *w = matrix(r, "w", p[2], p[1]), *hits;
     Tensor *labels = rig_ints(r, "labels", 2, (int64_t[]){1, p[0]}, ids);
     Tensor *scale = p[5] ? rig_floats(r, "loss_scale", 1, (int64_t[]){1}, &(float){8}) : NULL;
-    rig_output(r, "losses", op_cross_entropy(r->tape, x, w, labels, (float)p[3] / 100, scale, &hits), NULL);
+    rig_output(r, "losses", op_cross_entropy(r->tape, x, w, labels, (float)p[3] / 100, 0, scale, &hits), NULL);
     rig_output(r, "hits", hits, NULL);
     return largest(p[0], largest(p[1], p[2]));
 }
@@ -233,7 +233,7 @@ static int64_t build_logits(Rig *r, const int64_t *p) {
     int32_t *at = (int32_t *)rig_array(r, p[0]);
     for (int64_t b = 0; b < p[0]; b++) at[b] = (int32_t)rng_below(&rig_rng, (uint64_t)p[1]);
     Tensor *x = activation(r, "x", p[0], p[1], p[2]), *w = matrix(r, "w", p[3], p[2]);
-    rig_output(r, "y", op_logits(r->tape, x, w, rig_ints(r, "at", 1, p, at)), NULL);
+    rig_output(r, "y", op_logits(r->tape, x, w, rig_ints(r, "at", 1, p, at), 0), NULL);
     return p[2];
 }
 
@@ -854,7 +854,7 @@ static void a_device_works_on_after_a_bad_id(void **state) {
         int32_t ids[] = {0, 1, 2, 3, broken ? 9 : 4, 5};
         rig_new(&r, test_device(), DTYPE_F32, true);
         Tensor *tokens = rig_ints(&r, "tokens", 2, (int64_t[]){2, 3}, ids);
-        output(&r, "y", op_embedding(r.tape, tokens, NULL, matrix(&r, "wte", 7, 4), NULL));
+        output(&r, "y", op_embedding(r.tape, tokens, NULL, matrix(&r, "wte", 7, 4), NULL, 1));
         rig_ready(&r);
         Status st = rig_try(&r, &(TapeRun){0});
         if (broken) assert_error(st, TANE_EINVAL, "token 9 at row 1, place 1 is outside 0..6");

@@ -63,7 +63,7 @@ static void output(Case *c, const char *name, Tensor *x) {
 static void build_embedding(Case *c) {
     Tensor *tokens = ints(c, "tokens"), *positions = ints(c, "positions"), *wte = param(c, "wte"),
            *wpe = param(c, "wpe");
-    output(c, "y", op_embedding(c->rig.tape, tokens, positions, wte, wpe));
+    output(c, "y", op_embedding(c->rig.tape, tokens, positions, wte, wpe, 1));
 }
 
 static void build_norm(Case *c) {
@@ -104,7 +104,7 @@ static void build_glu(Case *c) { output(c, "y", op_glu(c->rig.tape, activation(c
 
 static void build_cross_entropy(Case *c) {
     Tensor *x = activation(c, "x"), *w = param(c, "w"), *hits;
-    output(c, "y", op_cross_entropy(c->rig.tape, x, w, ints(c, "labels"), arg(c, 0), NULL, &hits));
+    output(c, "y", op_cross_entropy(c->rig.tape, x, w, ints(c, "labels"), arg(c, 0), 0, NULL, &hits));
     output(c, "hits", hits);
 }
 
@@ -545,7 +545,7 @@ static void loss_record(Loss *l, float smoothing) {
     Tensor *x = rig_activation(&l->rig, "x", 1, l->rows, l->c, l->x), *hits;
     Tensor *w = rig_param(&l->rig, "w", 2, (int64_t[]){l->v, l->c}, l->w, true);
     Tensor *labels = rig_ints(&l->rig, "labels", 2, (int64_t[]){1, l->rows}, l->labels);
-    rig_output(&l->rig, "losses", op_cross_entropy(l->rig.tape, x, w, labels, smoothing, NULL, &hits), NULL);
+    rig_output(&l->rig, "losses", op_cross_entropy(l->rig.tape, x, w, labels, smoothing, 0, NULL, &hits), NULL);
     rig_output(&l->rig, "hits", hits, NULL);
     rig_ready(&l->rig);
 }
@@ -652,7 +652,7 @@ static void bad_ids_are_errors(void **state) {
                    *wrong = rig_ints(&r, "wrong", 2, (int64_t[]){2, 3}, ids);
             Tensor *wte = rig_param(&r, "wte", 2, (int64_t[]){7, 2}, rig_normal(&r, 14, 1), false);
             Tensor *wpe = rig_param(&r, "wpe", 2, (int64_t[]){7, 2}, rig_normal(&r, 14, 1), false);
-            rig_output(&r, "y", op_embedding(r.tape, position ? good : wrong, position ? wrong : good, wte, wpe), NULL);
+            rig_output(&r, "y", op_embedding(r.tape, position ? good : wrong, position ? wrong : good, wte, wpe, 1), NULL);
             rig_ready(&r);
             snprintf(message, sizeof message, "%s %d at row 1, place 1 is outside 0..6",
                      position ? "position" : "token", ids[4]);
@@ -752,7 +752,7 @@ static void logits_are_those_of_the_chosen_tokens(void **state) {
         Tensor *in = rig_activation(&r, "x", ROWS, LEN, WIDTH, x);
         Tensor *head = rig_param(&r, "w", 2, (int64_t[]){CLASSES, WIDTH}, w, false),
                *which = rig_ints(&r, "at", 1, (int64_t[]){ROWS}, at);
-        rig_output(&r, "y", op_logits(r.tape, in, head, which), NULL);
+        rig_output(&r, "y", op_logits(r.tape, in, head, which, 0), NULL);
         rig_ready(&r);
         rig_run(&r, &(TapeRun){0});
         /* exact products, fp32 sums of 19: also in bf16, since the logits are fp32 */

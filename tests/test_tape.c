@@ -56,7 +56,7 @@ static void build_gpt(Rig *r) {
     Batch in = batch(r);
     const float p = 0.1f;
     Tensor *wte = matrix(r, "wte", 0, V, C, 3), *wpe = matrix(r, "wpe", 0, T, C, 3);
-    Tensor *x = op_dropout(t, op_embedding(t, in.tokens, in.positions, wte, wpe), p), *delta = NULL, *h, *hits;
+    Tensor *x = op_dropout(t, op_embedding(t, in.tokens, in.positions, wte, wpe, 1), p), *delta = NULL, *h, *hits;
     for (int i = 0; i < layers; i++) {
         tape_block(t);
         h = op_norm(t, x, delta, vector(r, "ln1.w", i, C, 1), vector(r, "ln1.b", i, C, 0), NORM_LAYER, 1e-5f,
@@ -71,7 +71,7 @@ static void build_gpt(Rig *r) {
     }
     tape_block(t);
     h = op_norm(t, x, delta, vector(r, "ln.w", 0, C, 1), vector(r, "ln.b", 0, C, 0), NORM_LAYER, 1e-5f, p, NULL);
-    rig_output(r, "losses", op_cross_entropy(t, h, wte, in.labels, 0.1f, NULL, &hits), NULL);
+    rig_output(r, "losses", op_cross_entropy(t, h, wte, in.labels, 0.1f, 0, NULL, &hits), NULL);
 }
 
 /* As Llama: RMSNorm, rotary positions, grouped queries, gated units, no bias, untied. */
@@ -79,7 +79,7 @@ static void build_llama(Rig *r) {
     Tape *t = r->tape;
     Batch in = batch(r);
     enum { KV = 1 };
-    Tensor *x = op_embedding(t, in.tokens, NULL, matrix(r, "embed", 0, V, C, 3), NULL), *delta = NULL, *h, *hits;
+    Tensor *x = op_embedding(t, in.tokens, NULL, matrix(r, "embed", 0, V, C, 3), NULL, 1), *delta = NULL, *h, *hits;
     float table[T * D];
     for (int i = 0; i < T; i++)
         for (int j = 0; j < D / 2; j++) {
@@ -100,7 +100,7 @@ static void build_llama(Rig *r) {
     }
     tape_block(t);
     h = op_norm(t, x, delta, vector(r, "n.w", 0, C, 1), NULL, NORM_RMS, 1e-6f, 0, NULL);
-    rig_output(r, "losses", op_cross_entropy(t, h, matrix(r, "head", 0, V, C, 2), in.labels, 0, NULL, &hits), NULL);
+    rig_output(r, "losses", op_cross_entropy(t, h, matrix(r, "head", 0, V, C, 2), in.labels, 0, 0, NULL, &hits), NULL);
 }
 
 /* What models do not do: tensors with several consumers, parameters used twice in other orders, residual sums whose
@@ -111,7 +111,7 @@ static void build_knots(Rig *r) {
     Tensor *wte = matrix(r, "wte", 0, V, C, 3), *w = matrix(r, "w", 0, C, C, 1), *b = vector(r, "b", 0, C, 0), *hits,
            *s, *s2;
     Tensor *g = vector(r, "g", 0, C, 1);
-    Tensor *e = op_embedding(t, in.tokens, NULL, wte, NULL);
+    Tensor *e = op_embedding(t, in.tokens, NULL, wte, NULL, 1);
     tape_block(t);
     Tensor *late = op_activation(t, op_linear(t, e, w, b), ACTIVATION_SILU); /* the delta, made before x */
     Tensor *x = op_dropout(t, op_activation(t, op_linear(t, late, w, NULL), ACTIVATION_GELU), 0.2f);
@@ -125,7 +125,7 @@ static void build_knots(Rig *r) {
     Tensor *n = op_norm(t, op_linear(t, s, w, b), op_dropout(t, op_activation(t, v, ACTIVATION_SILU), 0.1f), g, NULL,
                         NORM_RMS, 1e-5f, 0, &s2);
     Tensor *m = op_norm(t, n, s2, g, b, NORM_LAYER, 1e-5f, 0, NULL);
-    rig_output(r, "losses", op_cross_entropy(t, m, wte, in.labels, 0, NULL, &hits), NULL);
+    rig_output(r, "losses", op_cross_entropy(t, m, wte, in.labels, 0, 0, NULL, &hits), NULL);
 }
 
 /* The delta's own chain is walked back after that of x: they may not share one gradient. */
@@ -134,9 +134,9 @@ static void build_crossed(Rig *r) {
     Batch in = batch(r);
     Tensor *wte = matrix(r, "wte", 0, V, C, 3), *w = matrix(r, "w", 0, C, C, 1), *g = vector(r, "g", 0, C, 1), *s, *s2,
            *hits;
-    Tensor *delta = op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL), w, NULL);
-    Tensor *a = op_linear(t, op_embedding(t, in.positions, NULL, wte, NULL), w, NULL);
-    Tensor *c = op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL), matrix(r, "w2.", 0, C, C, 1), NULL);
+    Tensor *delta = op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL, 1), w, NULL);
+    Tensor *a = op_linear(t, op_embedding(t, in.positions, NULL, wte, NULL, 1), w, NULL);
+    Tensor *c = op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL, 1), matrix(r, "w2.", 0, C, C, 1), NULL);
     tape_block(t);
     Tensor *y = op_norm(t, a, c, g, NULL, NORM_LAYER, 1e-5f, 0,
                         &s); /* its backward adds to the gradient of s where it lies */
@@ -147,7 +147,7 @@ static void build_crossed(Rig *r) {
     /* a delta that is itself a residual sum, recorded after x; and an x that another op reads after delta was made */
     tape_block(t);
     Tensor *early = op_linear(t, p, w, NULL), *s3, *s4, *s5;
-    Tensor *twin = matrix(r, "twin", 0, V, C, 1), *both = op_embedding(t, in.tokens, in.positions, twin, twin);
+    Tensor *twin = matrix(r, "twin", 0, V, C, 1), *both = op_embedding(t, in.tokens, in.positions, twin, twin, 1);
     Tensor *h = op_norm(t, both, op_linear(t, p, w, NULL), g, NULL, NORM_RMS, 1e-5f, 0, &s3);
     Tensor *k = op_norm(t, early, s3, g, NULL, NORM_RMS, 1e-5f, 0, &s4);
     tape_block(t);
@@ -157,7 +157,7 @@ static void build_crossed(Rig *r) {
     m = op_norm(t, s5, op_linear(t, m, w, NULL), g, NULL, NORM_RMS, 1e-5f, 0, &s5);
     tape_block(t);
     m = op_norm(t, m, op_norm(t, k, s5, g, NULL, NORM_LAYER, 1e-5f, 0, NULL), g, NULL, NORM_RMS, 1e-5f, 0, NULL);
-    rig_output(r, "losses", op_cross_entropy(t, m, wte, in.labels, 0, NULL, &hits), NULL);
+    rig_output(r, "losses", op_cross_entropy(t, m, wte, in.labels, 0, 0, NULL, &hits), NULL);
 }
 
 static const struct {
@@ -419,10 +419,10 @@ static void frozen_parameters_cost_nothing(void **state) {
                *hits;
         Tensor *w = rig_param(&r[frozen], "w", 2, (int64_t[]){C, C}, rig_normal(&r[frozen], C * C, 1), !frozen);
         Tensor *g = vector(&r[frozen], "g", 0, C, 1);
-        Tensor *h = op_activation(t, op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL), w, NULL),
+        Tensor *h = op_activation(t, op_linear(t, op_embedding(t, in.tokens, NULL, wte, NULL, 1), w, NULL),
                                   ACTIVATION_SILU);
         h = op_norm(t, h, NULL, g, NULL, NORM_LAYER, 1e-5f, 0, NULL);
-        rig_output(&r[frozen], "losses", op_cross_entropy(t, h, wte, in.labels, 0, NULL, &hits), NULL);
+        rig_output(&r[frozen], "losses", op_cross_entropy(t, h, wte, in.labels, 0, 0, NULL, &hits), NULL);
         rig_ready(&r[frozen]);
         rig_run(&r[frozen], &train);
         bytes[frozen] = tape_bytes(t);
@@ -452,8 +452,8 @@ static void the_first_error_sticks(void **state) {
     y = op_norm(t, y, NULL, w, NULL, NORM_RMS, 1e-5f, 0, &sum);
     y = op_glu(t, op_dropout(t, y, 0.1f), ACTIVATION_SILU);
     y = attention(t, op_rope(t, y, NULL, NULL, 1, 1, 2), 1, 1, 2, 0, NULL, NULL);
-    y = op_embedding(t, NULL, NULL, NULL, NULL);
-    assert_null(op_cross_entropy(t, y, w, labels, 0, NULL, &hits));
+    y = op_embedding(t, NULL, NULL, NULL, NULL, 1);
+    assert_null(op_cross_entropy(t, y, w, labels, 0, 0, NULL, &hits));
     assert_null(tape_external(t, "late", DTYPE_F32, 1, (int64_t[]){1}));
     for (int twice = 0; twice < 2; twice++)
         assert_error(tape_plan(t), TANE_EINVAL, "linear up.weight: x is (..., 6), but the weight takes 5 inputs");
@@ -499,12 +499,12 @@ static void wrong_shapes_are_refused(void **state) {
         case 12: message = "cache", y = attention(t, x, 1, 1, 2, 0, wide, past); break;
         case 13: message = "cache", y = attention(t, x, 1, 1, 2, 0, cache, two); break;
         case 14: message = "glu: the width 5 is odd", y = op_glu(t, odd, ACTIVATION_SILU); break;
-        case 15: message = "cross_entropy:", y = op_cross_entropy(t, odd, w, two, 0, NULL, &hits); break;
-        case 16: message = "cross_entropy:", y = op_cross_entropy(t, x, w, three, 0, NULL, &hits); break;
-        case 17: message = "smoothing 1.5", y = op_cross_entropy(t, x, w, two, 1.5f, NULL, &hits); break;
-        case 18: message = "embedding:", y = op_embedding(t, past, NULL, w, NULL); break;
-        case 19: message = "positions", y = op_embedding(t, two, NULL, w, w); break;
-        case 20: message = "positions", y = op_embedding(t, two, three, w, w); break;
+        case 15: message = "cross_entropy:", y = op_cross_entropy(t, odd, w, two, 0, 0, NULL, &hits); break;
+        case 16: message = "cross_entropy:", y = op_cross_entropy(t, x, w, three, 0, 0, NULL, &hits); break;
+        case 17: message = "smoothing 1.5", y = op_cross_entropy(t, x, w, two, 1.5f, 0, NULL, &hits); break;
+        case 18: message = "embedding:", y = op_embedding(t, past, NULL, w, NULL, 1); break;
+        case 19: message = "positions", y = op_embedding(t, two, NULL, w, w, 1); break;
+        case 20: message = "positions", y = op_embedding(t, two, three, w, w, 1); break;
         default: break;
         }
         if (message) {
@@ -527,8 +527,8 @@ static void other_mistakes_are_refused(void **state) {
     Tensor *x = rig_activation(&r, "x", 1, 2, 6, rig_normal(&r, 12, 1)), *hits;
     Tensor *w = rig_param(&r, "w", 2, (int64_t[]){4, 6}, rig_normal(&r, 24, 1), true);
     Tensor *labels = rig_ints(&r, "labels", 2, (int64_t[]){1, 2}, (int32_t[]){0, 1});
-    op_cross_entropy(r.tape, x, w, labels, 0, NULL, &hits);
-    op_cross_entropy(r.tape, x, w, labels, 0, NULL, &hits);
+    op_cross_entropy(r.tape, x, w, labels, 0, 0, NULL, &hits);
+    op_cross_entropy(r.tape, x, w, labels, 0, 0, NULL, &hits);
     assert_error(tape_plan(r.tape), TANE_EINVAL, "one loss");
     rig_free(&r);
 
@@ -560,13 +560,13 @@ static Status whole_life(void *ctx) {
     Tensor *e = tape_param(t, "wte", DTYPE_F32, 2, (int64_t[]){5, 8}, true);
     Tensor *q = tape_param(t, "w", DTYPE_F32, 2, (int64_t[]){24, 8}, true);
     Tensor *n = tape_param(t, "g", DTYPE_F32, 1, (int64_t[]){8}, true);
-    Tensor *x = op_embedding(t, tokens, NULL, e, NULL), *sum = NULL, *hits = NULL, *h;
+    Tensor *x = op_embedding(t, tokens, NULL, e, NULL, 1), *sum = NULL, *hits = NULL, *h;
     for (int i = 0; i < 40; i++) { /* enough for every array to grow */
         h = op_norm(t, x, i ? sum : NULL, n, NULL, NORM_RMS, 1e-5f, 0, i ? &x : NULL);
         sum = op_dropout(t, attention(t, op_linear(t, h, q, NULL), 1, 1, 8, 0, NULL, NULL), 0.1f);
     }
     h = op_norm(t, x, sum, n, NULL, NORM_RMS, 1e-5f, 0, NULL);
-    op_cross_entropy(t, h, e, tokens, 0, NULL, &hits);
+    op_cross_entropy(t, h, e, tokens, 0, 0, NULL, &hits);
     TRY(tape_plan(t));
     TRY(mem_new(&memory, tape_bytes(t), 1));
     TRY(tape_bind(t, memory));

@@ -346,7 +346,7 @@ static void the_loss_scale_reaches_gradients_only(void **state) {
         Tensor *in = rig_activation(&r, "x", 1, ROWS, C, x), *head = rig_param(&r, "w", 2, (int64_t[]){V, C}, w, true);
         Tensor *targets = rig_ints(&r, "labels", 2, (int64_t[]){1, ROWS}, labels);
         Tensor *by = scaled ? rig_floats(&r, "loss_scale", 1, (int64_t[]){1}, &scale) : NULL;
-        rig_output(&r, "losses", op_cross_entropy(r.tape, in, head, targets, 0.1f, by, NULL), NULL);
+        rig_output(&r, "losses", op_cross_entropy(r.tape, in, head, targets, 0.1f, 0, by, NULL), NULL);
         rig_ready(&r);
         rig_run(&r, &(TapeRun){.grad_scale = 0.25f});
         memcpy(losses[scaled], rig_values(&r, "losses"), sizeof losses[scaled]);
@@ -382,7 +382,7 @@ static void arrays_that_do_not_fit_are_errors(void **state) {
             float values[16] = {0};
             Tensor *x = rig_activation(&r, "x", 1, 2, 4, values), *w = rig_param(&r, "w", 2, rows + 1, values, true);
             w->grad->dtype = DTYPE_BF16;
-            op_cross_entropy(t, x, w, rig_ints(&r, "labels", 2, rows, (int32_t[]){0, 1}), 0, NULL, NULL);
+            op_cross_entropy(t, x, w, rig_ints(&r, "labels", 2, rows, (int32_t[]){0, 1}), 0, 0, NULL, NULL);
             assert_error(tape_plan(t), TANE_EUNSUPPORTED, "bf16 gradients need a GPU");
         }
         }

@@ -120,7 +120,7 @@ static void forward(const Model *m, Tape *t, const ModelInput *in, ModelOutput *
     int heads = (int)c->heads, d = (int)c->head_dim;
 #define W(param) model_param(m, t, param)
     Tensor *wte = W(g->wte);
-    Tensor *x = op_dropout(t, op_embedding(t, in->tokens, in->positions, wte, W(g->wpe)), p), *delta = NULL, *h;
+    Tensor *x = op_dropout(t, op_embedding(t, in->tokens, in->positions, wte, W(g->wpe), 1), p), *delta = NULL, *h;
     AttentionShape shape = {.heads = heads, .kv_heads = heads, .head_dim = d, .dropout = p};
     for (int i = 0; i < c->layers; i++) {
         const Gpt2Layer *l = &g->layer[i];

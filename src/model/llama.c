@@ -148,7 +148,7 @@ static void forward(const Model *m, Tape *t, const ModelInput *in, ModelOutput *
 #define W(param) ((param) ? model_param(m, t, param) : NULL)
     Tensor *embedding = W(g->embedding), *rope = tape_external(t, "rope", DTYPE_F32, 2, rope_shape);
     if (rope) rope->data = m->rope;
-    Tensor *x = op_embedding(t, in->tokens, NULL, embedding, NULL), *delta = NULL, *h;
+    Tensor *x = op_embedding(t, in->tokens, NULL, embedding, NULL, 1), *delta = NULL, *h;
     AttentionShape shape = {.heads = heads, .kv_heads = kv_heads, .head_dim = d, .dropout = p};
     for (int i = 0; i < c->layers; i++) {
         const LlamaLayer *l = &g->layer[i];

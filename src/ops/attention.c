@@ -1,13 +1,14 @@
 /* Causal attention with grouped queries, and the same over a KV cache.
  *
  *   S = scale q k^T for the keys that query i sees;  P = softmax(S);  o = (P mask) v
+ *   With softcap c: S = c tanh(scale q k^T / c).
  *
  * Query i sees the keys first(i)..i: first is 0, or what hides more of the window's begin, i - window + 1, and
  * starts[i], where the query's document begins. first never falls along a row. With a cache i and the keys count from
  * the row's very beginning.
  *
  * Backward (Dao 2022, section 3.1, without the tiles): with dP = mask (do v^T) and delta_i = do_i . o_i,
- *   dS = scale P (dP - delta);  dq = dS k;  dk = dS^T q;  dv = (P mask)^T do;  dk and dv sum over a group's queries.
+ *   dS = scale P (dP - delta), with softcap times 1 - (S / c)^2;  dq = dS k;  dk = dS^T q;  dv = (P mask)^T do;  dk and dv sum over a group's queries.
  *
  * Two kernels, chosen by shape in plan():
  *   direct   one head's keys and values as fp32 in cache, small products in registers: short rows, decoding, dropout
@@ -59,6 +60,7 @@ Tensor *op_attention(Tape *t, Tensor *qkv, const AttentionShape *shape, Tensor *
     if (!(a.scale >= 0.0f && a.scale <= 3.4e38f) || a.window < 0)
         return tape_fail(t, "attention: scale %g and window %lld must not be negative", (double)a.scale,
                          (long long)a.window);
+    if (!(a.softcap >= 0.0f)) return tape_fail(t, "attention: softcap %g is negative", (double)a.softcap);
     if (a.scale == 0.0f) a.scale = 1.0f / sqrtf((float)a.head_dim);
     if (a.window >= (cache ? cache : qkv)->shape[1]) a.window = 0;
     CpuAttention args = {.args.shape = a};
@@ -74,7 +76,7 @@ typedef struct Task {
     const CpuAttention *plan;
     DType type;
     int64_t b, kv, heads, kv_heads, group, d, t, ld; /* group = query heads of this KV head; t = new tokens */
-    float scale, dropout;
+    float scale, softcap, dropout;
     int64_t window;
     const int32_t *starts; /* of this row's queries; NULL: all 0 */
 } Task;
@@ -95,6 +97,7 @@ static Task task_at(const Node *node, int64_t index) {
                   .t = t,
                   .ld = qkv->shape[2],
                   .scale = a->scale,
+                  .softcap = a->softcap,
                   .dropout = a->dropout,
                   .window = a->window,
                   .starts = starts ? (const int32_t *)starts->data + b * t : NULL};
@@ -179,9 +182,39 @@ static Status plan(Node *node) {
     return TANE_OK;
 }
 
+/* A score before its exponential, from the product of query and key. */
+static inline float capped(float product, const Task *task) {
+    return task->softcap * tanh_f32(product * task->scale / task->softcap);
+}
+
+/* P and dS of keys [from, to) of one query, in place of products and (masked) dP. */
+static void slopes(const Task *task, float *restrict p, float *restrict d_p, int64_t from, int64_t to, float lse,
+                   float delta) {
+    float scale = task->scale, inverse = 1.0f / task->softcap;
+    if (task->softcap > 0.0f) {
+#pragma omp simd
+        for (int64_t j = from; j < to; j++) {
+            float s = capped(p[j], task), share = s * inverse;
+            p[j] = exp_f32(s - lse);
+            d_p[j] = scale * (1.0f - share * share) * p[j] * (d_p[j] - delta);
+        }
+        return;
+    }
+#pragma omp simd
+    for (int64_t j = from; j < to; j++) {
+        p[j] = exp_f32(p[j] * scale - lse);
+        d_p[j] = scale * p[j] * (d_p[j] - delta);
+    }
+}
+
 /* Softmax of the scores [first, seen) of a row, the others up to `width` zero; returns log(sum(exp)). */
-static float softmax_row(float *restrict s, int64_t first, int64_t seen, int64_t width, float scale) {
-    float top = -INFINITY, sum = 0;
+static float softmax_row(float *restrict s, int64_t first, int64_t seen, int64_t width, const Task *task) {
+    float top = -INFINITY, sum = 0, scale = task->scale;
+    if (task->softcap > 0.0f) {
+#pragma omp simd
+        for (int64_t j = first; j < seen; j++) s[j] = capped(s[j], task);
+        scale = 1.0f;
+    }
     int64_t m = vec_floor(first),
             n = vec_round(seen) < width ? vec_round(seen) : width; /* whole vectors: e^-Inf is 0 */
     for (int64_t j = m; j < first; j++) s[j] = -INFINITY;
@@ -297,7 +330,7 @@ static void direct_forward(const Node *node, const TapeRun *run, int64_t index) 
         if (dropout) mask_head(node, run, &task, head, &s);
         for (int64_t i = 0; i < task.t; i++) {
             int64_t first = first_key(&task, past, i);
-            float lse = softmax_row(s.p + i * s.keys, first, past + i + 1, seen, task.scale);
+            float lse = softmax_row(s.p + i * s.keys, first, past + i + 1, seen, &task);
             if (stats) stats[stats_at(&task, head) + i] = lse;
             if (dropout)
                 for (int64_t j = first; j <= past + i; j++) s.p[i * s.keys + j] *= s.mask[i * s.keys + j];
@@ -308,25 +341,18 @@ static void direct_forward(const Node *node, const TapeRun *run, int64_t index) 
 }
 
 /* P mask and dS of one query, in place of its scores and dP; 0 where it sees no key. */
-static void direct_slopes(const Direct *s, int64_t i, int64_t first, float lse, float scale, bool dropout) {
+static void direct_slopes(const Task *task, const Direct *s, int64_t i, int64_t first, float lse, bool dropout) {
     float *restrict p = s->p + i * s->keys, *restrict d_p = s->d_p + i * s->keys, delta = 0;
     const float *restrict mask = s->mask + i * s->keys, *o = s->o + i * s->dp, *d_o = s->d_o + i * s->dp;
 #pragma omp simd reduction(+ : delta)
     for (int64_t j = 0; j < s->dp; j++) delta += o[j] * d_o[j];
-    if (dropout) {
-        for (int64_t j = first; j <= i; j++) {
-            float weight = exp_f32(p[j] * scale - lse);
-            d_p[j] = scale * weight * (mask[j] * d_p[j] - delta);
-            p[j] = weight * mask[j];
-        }
-    } else {
-        int64_t n = vec_round(i + 1); /* whole vectors; what lies outside goes below */
-#pragma omp simd
-        for (int64_t j = vec_floor(first); j < n; j++) {
-            p[j] = exp_f32(p[j] * scale - lse);
-            d_p[j] = scale * p[j] * (d_p[j] - delta);
-        }
-    }
+    if (dropout)
+        for (int64_t j = first; j <= i; j++) d_p[j] *= mask[j];
+    /* whole vectors where that may be; what lies outside goes below */
+    int64_t from = dropout ? first : vec_floor(first), to = dropout ? i + 1 : vec_round(i + 1);
+    slopes(task, p, d_p, from, to, lse, delta);
+    if (dropout)
+        for (int64_t j = first; j <= i; j++) p[j] *= mask[j];
     for (int64_t j = 0; j < first; j++) p[j] = d_p[j] = 0.0f;
     for (int64_t j = i + 1; j < s->keys; j++) p[j] = d_p[j] = 0.0f;
 }
@@ -349,7 +375,7 @@ static void direct_backward(const Node *node, const TapeRun *run, int64_t index)
         small_product(t, s.keys, d, s.d_o, s.dp, 1, s.vt, s.keys, s.d_p, s.keys, false);
         if (dropout) mask_head(node, run, &task, head, &s);
         for (int64_t i = 0; i < t; i++)
-            direct_slopes(&s, i, first_key(&task, 0, i), stats[stats_at(&task, head) + i], task.scale, dropout);
+            direct_slopes(&task, &s, i, first_key(&task, 0, i), stats[stats_at(&task, head) + i], dropout);
         small_product(t, s.dp, t, s.d_p, s.keys, 1, s.k, s.dp, s.d_q, s.dp, false);
         small_product(t, s.dp, t, s.d_p, 1, s.keys, s.q, s.dp, s.d_k, s.dp, g > 0);
         small_product(t, s.dp, t, s.p, 1, s.keys, s.d_o, s.dp, s.d_v, s.dp, g > 0);
@@ -391,8 +417,8 @@ static Status blocked_forward(const Node *node, const TapeRun *run, int64_t inde
             TRY_RETURN(gemm_run(&g, row_at(qkv, task.type, q_at(&task, head) + from * task.ld),
                                 row_at(qkv, task.type, k_at(&task) + low * task.ld), s, NULL, gemm));
             for (int64_t i = from; i < from + m; i++) {
-                float lse = softmax_row(s + (i - from) * task.t, first_key(&task, 0, i) - low, i + 1 - low, seen,
-                                        task.scale);
+                float lse =
+                    softmax_row(s + (i - from) * task.t, first_key(&task, 0, i) - low, i + 1 - low, seen, &task);
                 if (stats) stats[stats_at(&task, head) + i] = lse;
             }
             narrow_rows(s, task.t, m, seen, task.type);
@@ -411,7 +437,7 @@ static void block_slopes(const Node *node, const Task *task, int64_t head, int64
                          float *p, float *d_p) {
     const float *stats = (const float *)node->saved[SAVED_STATS]->data + stats_at(task, head);
     const void *o = node->out[0]->data, *d_o = node->out[0]->grad->data;
-    float a[256], b[256], scale = task->scale;
+    float a[256], b[256];
     for (int64_t i = from; i < from + m; i++) {
         float delta = 0, lse = stats[i];
         for (int64_t j = 0; j < task->d; j += 256) {
@@ -424,11 +450,7 @@ static void block_slopes(const Node *node, const Task *task, int64_t head, int64
         float *restrict pi = p + (i - from) * task->t, *restrict di = d_p + (i - from) * task->t;
         int64_t first = first_key(task, 0, i) - low;
         for (int64_t j = 0; j < first; j++) pi[j] = di[j] = 0.0f;
-#pragma omp simd
-        for (int64_t j = first; j <= i - low; j++) {
-            pi[j] = exp_f32(pi[j] * scale - lse);
-            di[j] = scale * pi[j] * (di[j] - delta);
-        }
+        slopes(task, pi, di, first, i + 1 - low, lse, delta);
         for (int64_t j = i + 1 - low; j < from + m - low; j++) pi[j] = di[j] = 0.0f;
     }
 }

@@ -3,6 +3,7 @@
  *   logits = x w^T;  p = softmax(logits);  loss = -(1 - s) log p[label] - s mean_v log p[v]      (s = label smoothing)
  *   dlogits = scale (p - (1 - s) onehot(label) - s / V);  dx = dlogits w;  dw = dlogits^T x
  *   scale = grad_scale, times the loss scale where there is one
+ *   With softcap c: logits = c tanh(x w^T / c), and dlogits times 1 - (logits / c)^2 goes on.
  *
  * Since nothing lies behind the loss, its gradients are made in the forward, chunk by chunk, while the logits are there
  * (Hsu et al. 2024, "Liger Kernel"): dw goes to its place at once, dx waits in a saved tensor for backward. Only rows
@@ -22,8 +23,8 @@ static const size_t CHUNK_BYTES = (size_t)256 << 20;
 enum { SLICE = 4096 };
 
 #ifdef OP_FRONT
-Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float smoothing, Tensor *loss_scale,
-                         Tensor **hits_out) {
+Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float smoothing, float softcap,
+                         Tensor *loss_scale, Tensor **hits_out) {
     if (!tape_ok(t)) return NULL;
     if (w->rank != 2 || tensor_width(x) != w->shape[1] || tensor_rows(x) != tensor_count(labels))
         return tape_fail(t, "cross_entropy: x must be (B, T, C), w (V, C), labels (B, T)");
@@ -31,9 +32,10 @@ Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float sm
         return tape_fail(
             t, "cross_entropy: %lld classes, label smoothing %g; at least one class and smoothing in [0, 1] are needed",
             (long long)w->shape[0], (double)smoothing);
+    if (!(softcap >= 0)) return tape_fail(t, "cross_entropy: softcap %g is negative", (double)softcap);
     if (loss_scale && (loss_scale->dtype != DTYPE_F32 || tensor_count(loss_scale) < 1))
         return tape_fail(t, "cross_entropy: the loss scale must be a number in fp32");
-    CrossEntropyArgs args = {.smoothing = smoothing};
+    CrossEntropyArgs args = {.smoothing = smoothing, .softcap = softcap};
     Tensor *losses = tape_activation(t, "losses", DTYPE_F32, labels->rank, labels->shape);
     Tensor *hits = hits_out ? tape_activation(t, "hits", DTYPE_I32, labels->rank, labels->shape) : NULL;
     Tensor *in[] = {x, w, labels, loss_scale}, *out[] = {losses, hits};
@@ -122,10 +124,11 @@ static Status plan(Node *node) {
 }
 
 /* One row of logits: its loss, whether the arg max is right, and (want_grad) dlogits in the row's own place. */
-static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothing, bool want_grad, float scale,
-                      DType type, int32_t *hit) {
+static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothing, float softcap, bool want_grad,
+                      float scale, DType type, int32_t *hit) {
     float top = -INFINITY;
     double total = 0, sum_z = 0; /* of parts in fp32: as exact for 250,000 classes as for 1000 */
+    if (softcap > 0.0f) softcap_row(z, v, softcap);
 #pragma omp simd reduction(max : top)
     for (int64_t i = 0; i < v; i++) top = z[i] > top ? z[i] : top;
     for (int64_t from = 0; from < v; from += PART) {
@@ -148,8 +151,9 @@ static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothi
         float part = 0;
 #pragma omp simd reduction(+ : part)
         for (int64_t i = from; i < to; i++) {
-            z[i] = exp_f32(z[i] - top); /* the logits are not needed any more */
-            part += z[i];
+            float e = exp_f32(z[i] - top);
+            z[i] = softcap > 0.0f ? z[i] : e; /* the logits themselves are not needed any more */
+            part += e;
         }
         total += (double)part;
     }
@@ -158,9 +162,17 @@ static float loss_row(float *restrict z, int64_t v, int32_t label, float smoothi
     if (nan) loss = NAN;
     if (!want_grad) return loss;
     float inverse = scale / (float)total, uniform = scale * smoothing / (float)v;
+    if (softcap > 0.0f) {
+        float y = at_label / softcap, c = 1.0f / softcap;
 #pragma omp simd
-    for (int64_t i = 0; i < v; i++) z[i] = z[i] * inverse - uniform;
-    z[label] -= scale * (1.0f - smoothing);
+        for (int64_t i = 0; i < v; i++)
+            z[i] = (exp_f32(z[i] - top) * inverse - uniform) * (1.0f - z[i] * c * z[i] * c);
+        z[label] -= scale * (1.0f - smoothing) * (1.0f - y * y);
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < v; i++) z[i] = z[i] * inverse - uniform;
+        z[label] -= scale * (1.0f - smoothing);
+    }
     if (type != DTYPE_F32) {
         /* In place: element i of bf16 is written over the fp32 elements i/2, which have been read by then. */
         Half *h = (Half *)z;
@@ -235,8 +247,8 @@ static Status forward(const Node *node, const TapeRun *run) {
 #pragma omp parallel for schedule(static) if (m * v > 4096)
         for (int64_t i = 0; i < m; i++) {
             int64_t row = which[from + i];
-            losses[row] = loss_row(z + i * v, v, labels[row], a->smoothing, want_dx || want_dw, scale, x->dtype,
-                                   hits ? hits + row : NULL);
+            losses[row] = loss_row(z + i * v, v, labels[row], a->smoothing, a->softcap, want_dx || want_dw, scale,
+                                   x->dtype, hits ? hits + row : NULL);
         }
         if (want_dw) {
             g = a->cpu.dw;

@@ -24,9 +24,9 @@ typedef struct CrossEntropyCuda {
     bool fork;                                      /* dw runs beside dx */
 } CrossEntropyCuda;
 
-/* smoothing is recorded; the device's plan fills in the rest. */
+/* smoothing and softcap are recorded; the device's plan fills in the rest. */
 typedef struct CrossEntropyArgs {
-    float smoothing;
+    float smoothing, softcap;
     int64_t chunk; /* rows whose logits exist at a time */
     union {
         CrossEntropyCpu cpu;

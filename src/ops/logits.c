@@ -1,4 +1,5 @@
-/* Logits of one token of each row, for generation: y[b] = x[b, at[b]] w^T in fp32, whatever the type of x and w.
+/* Logits of one token of each row, for generation: y[b] = x[b, at[b]] w^T in fp32, whatever the type of x and w; with
+ * softcap c > 0, c tanh(y / c).
  *
  * No gradient: training uses cross_entropy, which never holds the logits whole.
  */
@@ -10,18 +11,20 @@
 enum { X, W, AT };
 
 typedef struct LogitsArgs {
+    float softcap;   /* first, as every device finds it */
     Gemm gemm;       /* filled in by plan */
     size_t gathered; /* bytes of the rows picked out of x; the product's scratch lies behind them */
 } LogitsArgs;
 
 #ifdef OP_FRONT
-Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *at) {
+Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *at, float softcap) {
     if (!tape_ok(t)) return NULL;
     if (x->rank != 3 || w->rank != 2 || x->shape[2] != w->shape[1] || at->rank != 1 || at->shape[0] != x->shape[0])
         return tape_fail(t, "logits: x must be (B, T, C), w (V, C), at (B)");
+    if (!(softcap >= 0)) return tape_fail(t, "logits: softcap %g is negative", (double)softcap);
     int64_t shape[] = {x->shape[0], w->shape[0]};
     Tensor *y = tape_activation(t, "logits", DTYPE_F32, 2, shape), *in[] = {x, w, at};
-    LogitsArgs args = {0};
+    LogitsArgs args = {.softcap = softcap};
     if (!tape_record(t, OP_logits, &args, sizeof args, in, 3, &y, 1)) return NULL;
     y->keep = true;
     return y;
@@ -56,7 +59,9 @@ static Status forward(const Node *node, const TapeRun *run) {
                         (long long)length - 1);
         memcpy(picked + (size_t)b * bytes, row_at(x->data, x->dtype, (b * length + at[b]) * c), bytes);
     }
-    return gemm_run(&a->gemm, picked, node->in[W]->data, node->out[0]->data, NULL, picked + a->gathered);
+    TRY_RETURN(gemm_run(&a->gemm, picked, node->in[W]->data, node->out[0]->data, NULL, picked + a->gathered));
+    if (a->softcap > 0.0f) softcap_row(node->out[0]->data, tensor_count(node->out[0]), a->softcap);
+    return TANE_OK;
 }
 
 OP_KERNEL_NODIFF(logits, plan, forward)

@@ -2,7 +2,7 @@
  *
  *   s = x + delta                                      (delta optional)
  *   LayerNorm: y = (s - mean(s)) / sqrt(var(s) + eps) * weight + bias
- *   RMSNorm:   y = s / sqrt(mean(s^2) + eps) * weight (+ bias)
+ *   RMSNorm:   y = s / sqrt(mean(s^2) + eps) * weight (+ bias), where weight may be stored less one
  *
  * With dropout delta is multiplied by mask / (1 - p), as dropout.c does, in training.
  *
@@ -13,16 +13,8 @@
  */
 #include "ops/dropout_math.h"
 #include "ops/node.h"
-#include "ops/ops.h"
+#include "ops/norm.h"
 #include "ops/simd.h"
-
-enum { X, DELTA, WEIGHT, BIAS };
-enum { SUM, Y };
-
-typedef struct NormArgs {
-    NormKind kind;
-    float epsilon, dropout;
-} NormArgs;
 
 #ifdef OP_FRONT
 Tensor *op_norm(Tape *t, Tensor *x, Tensor *delta, Tensor *weight, Tensor *bias, NormKind kind, float epsilon,
@@ -80,6 +72,15 @@ static Status plan(Node *node) {
     return TANE_OK;
 }
 
+/* The weight as the formulas have it. */
+static void load_weight(float *w, const Node *node, int64_t c) {
+    const NormArgs *args = node->args;
+    load_row(w, node->in[WEIGHT]->data, node->in[WEIGHT]->dtype, c);
+    if (args->kind == NORM_RMS_ONE)
+#pragma omp simd
+        for (int64_t j = 0; j < c; j++) w[j] += 1.0f;
+}
+
 /* y = (s - mean) r w (+ b) */
 static void affine_row(float *restrict y, const float *restrict s, float mean, float r, const float *restrict w,
                        const float *restrict b, int64_t c) {
@@ -105,7 +106,7 @@ static Status forward(const Node *node, const TapeRun *run) {
     {
         float *s = (float *)node->scratch + own_scratch(c) * omp_get_thread_num(), *tmp = s + c, *w = s + 2 * c;
         float *b = s + 3 * c, *keep = s + 5 * c;
-        load_row(w, node->in[WEIGHT]->data, type, c);
+        load_weight(w, node, c);
         if (bias) load_row(b, bias->data, type, c);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < rows; i++) {
@@ -150,7 +151,7 @@ static Status recompute(const Node *node, const TapeRun *run) {
     {
         float *s = (float *)node->scratch + own_scratch(c) * omp_get_thread_num(), *y = s + c, *w = s + 2 * c;
         float *b = s + 3 * c;
-        load_row(w, node->in[WEIGHT]->data, type, c);
+        load_weight(w, node, c);
         if (bias) load_row(b, bias->data, type, c);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < rows; i++) {
@@ -194,7 +195,7 @@ static Status backward(const Node *node, const TapeRun *run) {
     {
         float *s = (float *)node->scratch + own_scratch(c) * omp_get_thread_num(), *g = s + c, *w = s + 2 * c;
         float *tmp = s + 3 * c, *copy = s + 4 * c, *keep = s + 5 * c;
-        load_row(w, node->in[WEIGHT]->data, type, c);
+        load_weight(w, node, c);
 #pragma omp for schedule(static)
         for (int block = 0; block < SUM_BLOCKS; block++) {
             float *dw = partial + block * c, *db = partial + (SUM_BLOCKS + block) * c;

@@ -9,11 +9,15 @@
 
 #include "ops/tape.h"
 
-/* tokens (B, T) int32; positions (B, T) int32; wte (V, C); wpe (P, C) optional -> (B, T, C) = wte[token] +
+/* tokens (B, T) int32; positions (B, T) int32; wte (V, C); wpe (P, C) optional -> (B, T, C) = scale wte[token] +
  * wpe[position]. Ids out of range are TANE_EINVAL at run time. */
-Tensor *op_embedding(Tape *t, Tensor *tokens, Tensor *positions, Tensor *wte, Tensor *wpe);
+Tensor *op_embedding(Tape *t, Tensor *tokens, Tensor *positions, Tensor *wte, Tensor *wpe, float scale);
 
-typedef enum NormKind { NORM_LAYER, NORM_RMS } NormKind;
+typedef enum NormKind {
+    NORM_LAYER,
+    NORM_RMS,
+    NORM_RMS_ONE /* RMSNorm whose weight is 1 + `weight`, as Gemma stores it */
+} NormKind;
 /* sum = x + dropout(delta) (delta optional: sum = x); y = norm(sum) * weight + bias.  x, delta (..., C); weight, bias
  * (C). dropout: the share of delta's elements that training drops, as op_dropout does; 0 without delta.
  * *sum_out (may be NULL when delta is NULL) gets the residual stream.
@@ -24,14 +28,21 @@ Tensor *op_norm(Tape *t, Tensor *x, Tensor *delta, Tensor *weight, Tensor *bias,
 /* x (..., K), w (M, K), bias (M) optional -> (..., M) = x w^T + bias. */
 Tensor *op_linear(Tape *t, Tensor *x, Tensor *w, Tensor *bias);
 
+/* RMSNorm over each head of queries and keys, values handed on (Qwen 3, Gemma 3): qkv (B, T, (H + 2 KV) D), weights (D).
+ * kind: NORM_RMS or NORM_RMS_ONE. */
+Tensor *op_head_norm(Tape *t, Tensor *qkv, Tensor *q_weight, Tensor *k_weight, NormKind kind, float epsilon, int heads,
+                     int kv_heads, int head_dim);
+
 /* Rotary embedding, half-split form (Su et al. 2021; Llama's layout), of the query and key parts of
- * qkv (B, T, (H + 2 KV) D); cos_sin (P, D) fp32 holds cos in [0, D/2) and sin in [D/2, D) of each position. */
+ * qkv (B, T, (H + 2 KV) D); cos_sin (P, R) fp32, R even and at most D, holds cos in [0, R/2) and sin in [R/2, R) of each
+ * position. A head's first R elements are rotated, the others handed on. */
 Tensor *op_rope(Tape *t, Tensor *qkv, Tensor *positions, Tensor *cos_sin, int heads, int kv_heads, int head_dim);
 
 typedef struct AttentionShape {
     int heads, kv_heads, head_dim;
     float scale;    /* of the scores; 0: 1 / sqrt(head_dim) */
     float dropout;  /* on the attention weights */
+    float softcap;  /* scores become softcap tanh(scores / softcap), after the scale (Gemma 2); 0: they do not */
     int64_t window; /* a query sees at most so many keys, its own included; 0: all up to its own */
 } AttentionShape;
 
@@ -52,16 +63,18 @@ Tensor *op_glu(Tape *t, Tensor *x, ActivationKind kind);
 /* Inverted dropout; counter-based, so backward recomputes the mask. p == 0 records nothing and returns x. */
 Tensor *op_dropout(Tape *t, Tensor *x, float p);
 
-/* The loss: logits = x w^T (never whole in memory), label-smoothed cross-entropy.
+/* The loss: logits = x w^T (never whole in memory), with softcap > 0 softcap tanh(logits / softcap); label-smoothed
+ * cross-entropy.
  * x (B, T, C); w (V, C); labels (B, T) int32, -100 = not trained on.
  * Returns losses (B, T) fp32, 0 where not trained on; *hits_out (optional) gets (B, T) int32: 1 where arg max == label.
  * The objective is grad_scale * sum(losses), times loss_scale[0] (fp32, optional: loss scaling of fp16 training); with
  * grads on, x's and w's gradients are computed along with the forward. */
-Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float smoothing, Tensor *loss_scale,
-                         Tensor **hits_out);
+Tensor *op_cross_entropy(Tape *t, Tensor *x, Tensor *w, Tensor *labels, float smoothing, float softcap,
+                         Tensor *loss_scale, Tensor **hits_out);
 
-/* x (B, T, C), w (V, C), at (B) int32, read at run time -> (B, V) fp32 = x[b, at[b]] w^T: for generation. */
-Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *at);
+/* x (B, T, C), w (V, C), at (B) int32, read at run time -> (B, V) fp32 = x[b, at[b]] w^T, softcap as in the loss: for
+ * generation. */
+Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *at, float softcap);
 
 /* How a row's next token is chosen; see op_sample. */
 typedef struct SampleRow {

@@ -1,8 +1,9 @@
 /* Rotary position embedding of queries and keys, half-split form:
  *
- *   (a, b) = (x[i], x[i + D/2])  ->  (a cos - b sin, b cos + a sin)   with cos, sin of position * frequency[i]
+ *   (a, b) = (x[i], x[i + R/2])  ->  (a cos - b sin, b cos + a sin)   with cos, sin of position * frequency[i]
  *
- * Backward rotates the other way. Values pass through. Works in place where the tape allows.
+ * R, the width of the table, may be less than the head's D: elements from R on pass through, as values do. Backward
+ * rotates the other way. Works in place where the tape allows.
  */
 #include "ops/node.h"
 #include "ops/ops.h"
@@ -17,10 +18,10 @@ typedef struct RopeArgs {
 #ifdef OP_FRONT
 Tensor *op_rope(Tape *t, Tensor *qkv, Tensor *positions, Tensor *cos_sin, int heads, int kv_heads, int head_dim) {
     if (!tape_ok(t)) return NULL;
-    if (tensor_width(qkv) != (heads + 2 * kv_heads) * head_dim || head_dim % 2 || cos_sin->shape[1] != head_dim ||
-        tensor_count(positions) != tensor_rows(qkv))
-        return tape_fail(t, "rope: qkv is (..., %lld), which is not (%d + 2 x %d) heads of %d",
-                         (long long)tensor_width(qkv), heads, kv_heads, head_dim);
+    if (tensor_width(qkv) != (heads + 2 * kv_heads) * head_dim || cos_sin->shape[1] % 2 ||
+        cos_sin->shape[1] > head_dim || tensor_count(positions) != tensor_rows(qkv))
+        return tape_fail(t, "rope: qkv is (..., %lld), which is not (%d + 2 x %d) heads of %d, %lld of them rotated",
+                         (long long)tensor_width(qkv), heads, kv_heads, head_dim, (long long)cos_sin->shape[1]);
     RopeArgs args = {heads, kv_heads, head_dim};
     Tensor *out = tape_activation(t, "rope", qkv->dtype, qkv->rank, qkv->shape);
     Tensor *in[] = {qkv, positions, cos_sin};
@@ -42,7 +43,7 @@ static Status rotate(const Node *node, const void *from, void *to, float directi
     const RopeArgs *args = node->args;
     const Tensor *qkv = node->in[QKV], *table = node->in[COS_SIN];
     const int32_t *position = node->in[POSITIONS]->data;
-    int64_t rows = tensor_rows(qkv), width = tensor_width(qkv), half = args->head_dim / 2;
+    int64_t rows = tensor_rows(qkv), width = tensor_width(qkv), half = table->shape[1] / 2;
     int64_t rotated = (int64_t)(args->heads + args->kv_heads) * args->head_dim, n = from == to ? rotated : width;
     DType type = qkv->dtype;
     for (int64_t i = 0; i < rows; i++)
@@ -54,7 +55,7 @@ static Status rotate(const Node *node, const void *from, void *to, float directi
         float *x = (float *)node->scratch + omp_get_thread_num() * width;
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < rows; i++) {
-            const float *cs = (const float *)table->data + position[i] * args->head_dim, *sn = cs + half;
+            const float *cs = (const float *)table->data + position[i] * 2 * half, *sn = cs + half;
             load_row(x, row_at(from, type, i * width), type, n);
             for (int64_t h = 0; h < rotated; h += args->head_dim) {
                 float *restrict a = x + h, *restrict b = x + h + half;

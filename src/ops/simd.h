@@ -101,6 +101,13 @@ static inline float tanh_f32(float x) {
     return x != x ? x : y;
 }
 
+/* x = cap tanh(x / cap) */
+static inline void softcap_row(float *restrict x, int64_t n, float cap) {
+    float inverse = 1.0f / cap;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) x[i] = cap * tanh_f32(x[i] * inverse);
+}
+
 /* C (m, n) (+)= A (m, k) B (k, n) in fp32, for products too small for a call into the GEMM. A is read with strides
  * (am, ak), so it may be transposed; B and C rows are contiguous and n is a multiple of VEC. */
 static inline void small_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t am, int64_t ak, float *b,

@@ -12,6 +12,7 @@ typedef struct Shape {
     int b, t, h, kv, d;
     int window;   /* 0: none */
     double scale; /* 0: 1 / sqrt(d) */
+    double softcap; /* 0: none */
 } Shape;
 
 static int width(Shape s) { return (s.h + 2 * s.kv) * s.d; }
@@ -22,6 +23,7 @@ static Tensor *attention(Rig *r, Tensor *x, Shape s, float dropout, Tensor *star
                             .head_dim = s.d,
                             .scale = (float)s.scale,
                             .dropout = dropout,
+                            .softcap = (float)s.softcap,
                             .window = s.window};
     return op_attention(r->tape, x, &shape, starts, cache, past);
 }
@@ -30,7 +32,7 @@ static Tensor *attention(Rig *r, Tensor *x, Shape s, float dropout, Tensor *star
 static void naive_packed(Shape s, const float *x, const int32_t *starts, const float *mask, const float *dy, float *y,
                          float *dx) {
     int w = width(s), group = s.h / s.kv;
-    double p[512], dp[512], scale = s.scale > 0 ? s.scale : 1 / sqrt(s.d);
+    double p[512], dp[512], slope[512], scale = s.scale > 0 ? s.scale : 1 / sqrt(s.d);
     assert_true(s.t <= 512);
     double *sums = calloc((size_t)(s.b * s.t * w), sizeof *sums);
     for (int b = 0; b < s.b; b++)
@@ -45,6 +47,8 @@ static void naive_packed(Shape s, const float *x, const int32_t *starts, const f
                 for (int j = first; j <= i; j++) {
                     p[j] = 0;
                     for (int e = 0; e < s.d; e++) p[j] += scale * (double)q[e] * (double)k[j * w + e];
+                    if (s.softcap > 0) p[j] = s.softcap * tanh(p[j] / s.softcap);
+                    slope[j] = s.softcap > 0 ? scale * (1 - p[j] * p[j] / s.softcap / s.softcap) : scale;
                     if (p[j] > top) top = p[j];
                 }
                 for (int j = first; j <= i; j++) total += p[j] = exp(p[j] - top);
@@ -69,8 +73,8 @@ static void naive_packed(Shape s, const float *x, const int32_t *starts, const f
                 }
                 for (int j = first; j <= i; j++)
                     for (int e = 0; e < s.d; e++) {
-                        gq[e] += scale * p[j] * (dp[j] - delta) * (double)k[j * w + e];
-                        gk[j * w + e] += scale * p[j] * (dp[j] - delta) * (double)q[e];
+                        gq[e] += slope[j] * p[j] * (dp[j] - delta) * (double)k[j * w + e];
+                        gk[j * w + e] += slope[j] * p[j] * (dp[j] - delta) * (double)q[e];
                     }
             }
     for (int i = 0; dy && i < s.b * s.t * w; i++) dx[i] = (float)sums[i];
@@ -110,6 +114,8 @@ static const Shape shapes[] = {
     {1, 300, 4, 2, 8, .window = 33},
     {2, 150, 1, 1, 8, .window = 140, .scale = 0.2},
     {2, 40, 1, 1, 8, .window = 40, .scale = 1.5},
+    {2, 40, 2, 1, 8, .softcap = 2},
+    {1, 200, 2, 1, 16, .window = 50, .softcap = 3, .scale = 0.5},
 };
 
 static void both_kernels(void **state) {

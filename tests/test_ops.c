@@ -63,7 +63,7 @@ static void output(Case *c, const char *name, Tensor *x) {
 static void build_embedding(Case *c) {
     Tensor *tokens = ints(c, "tokens"), *positions = ints(c, "positions"), *wte = param(c, "wte"),
            *wpe = param(c, "wpe");
-    output(c, "y", op_embedding(c->rig.tape, tokens, positions, wte, wpe, 1));
+    output(c, "y", op_embedding(c->rig.tape, tokens, positions, wte, wpe, arg(c, 0)));
 }
 
 static void build_norm(Case *c) {
@@ -79,6 +79,12 @@ static void build_linear(Case *c) {
     output(c, "y", op_linear(c->rig.tape, x, w, bias));
 }
 
+static void build_head_norm(Case *c) {
+    Tensor *x = activation(c, "x"), *q = param(c, "q_weight"), *k = param(c, "k_weight");
+    output(c, "y", op_head_norm(c->rig.tape, x, q, k, (NormKind)arg(c, 3), arg(c, 4), (int)arg(c, 0), (int)arg(c, 1),
+                                (int)arg(c, 2)));
+}
+
 static void build_rope(Case *c) {
     const StTensor *table = find(c, "cos_sin");
     Tensor *x = activation(c, "x"), *positions = ints(c, "positions");
@@ -92,7 +98,8 @@ static void build_attention(Case *c) {
                             .kv_heads = (int)arg(c, 1),
                             .head_dim = (int)arg(c, 2),
                             .scale = arg(c, 3),
-                            .window = (int64_t)arg(c, 4)};
+                            .window = (int64_t)arg(c, 4),
+                            .softcap = arg(c, 5)};
     output(c, "y", op_attention(c->rig.tape, x, &shape, starts, NULL, NULL));
 }
 
@@ -104,7 +111,7 @@ static void build_glu(Case *c) { output(c, "y", op_glu(c->rig.tape, activation(c
 
 static void build_cross_entropy(Case *c) {
     Tensor *x = activation(c, "x"), *w = param(c, "w"), *hits;
-    output(c, "y", op_cross_entropy(c->rig.tape, x, w, ints(c, "labels"), arg(c, 0), 0, NULL, &hits));
+    output(c, "y", op_cross_entropy(c->rig.tape, x, w, ints(c, "labels"), arg(c, 0), arg(c, 2), NULL, &hits));
     output(c, "hits", hits);
 }
 
@@ -113,14 +120,15 @@ static const struct {
     int cases; /* so that a file with fewer is noticed */
     void (*build)(Case *c);
 } ops[] = {
-    {"embedding", 4, build_embedding},
-    {"norm", 9, build_norm},
+    {"embedding", 6, build_embedding},
+    {"norm", 11, build_norm},
     {"linear", 6, build_linear},
-    {"rope", 3, build_rope},
-    {"attention", 15, build_attention},
+    {"head_norm", 4, build_head_norm},
+    {"rope", 5, build_rope},
+    {"attention", 19, build_attention},
     {"activation", 8, build_activation},
     {"glu", 8, build_glu},
-    {"cross_entropy", 7, build_cross_entropy},
+    {"cross_entropy", 9, build_cross_entropy},
 };
 enum { OPS = sizeof ops / sizeof *ops };
 

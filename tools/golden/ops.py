@@ -65,17 +65,17 @@ def record(op, function, inputs, args=None, plain=None, outputs=("y",)):
     store(op, args, **values)
 
 
-# embedding: tokens, positions, wte, wpe -> y
-def embedding(b, t, v, p, c, with_positions=True):
+# embedding, args [scale]: tokens, positions, wte, wpe -> y
+def embedding(b, t, v, p, c, with_positions=True, scale=1.0):
     tokens, positions = integers(0, v, b, t), integers(0, p, b, t)
     tokens[0, 0], tokens[-1, -1] = 0, v - 1
 
     def run(wte, wpe):
-        y = F.embedding(tokens.long(), wte)
+        y = F.embedding(tokens.long(), wte) * float(np.float32(scale))
         return y + F.embedding(positions.long(), wpe) if wpe is not None else y
 
     inputs = {"wte": normal(v, c), "wpe": normal(p, c) if with_positions else None}
-    record("embedding", run, inputs, plain={"tokens": tokens, "positions": positions})
+    record("embedding", run, inputs, [scale], plain={"tokens": tokens, "positions": positions})
 
 
 embedding(2, 5, 7, 9, 13)
@@ -84,12 +84,12 @@ embedding(3, 4, 5, 1, 17, with_positions=False)
 embedding(2, 3, 4, 3, 257)
 
 
-# norm, args [kind (0 LayerNorm, 1 RMSNorm), epsilon]: x, delta, weight, bias -> sum (with delta), y
-def norm(b, t, c, rms=False, delta=True, bias=True, epsilon=1e-5, scale=1.0, offset=0.0):
+# norm, args [kind (0 LayerNorm, 1 RMSNorm, 2 RMSNorm with 1 + weight), epsilon]: x, delta, weight, bias -> sum (with delta), y
+def norm(b, t, c, rms=False, delta=True, bias=True, epsilon=1e-5, scale=1.0, offset=0.0, one=False):
     def run(x, delta, weight, bias):
         s = x if delta is None else x + delta
         if rms:
-            y = F.rms_norm(s, (c,), weight, epsilon)
+            y = F.rms_norm(s, (c,), weight + 1 if one else weight, epsilon)
             y = y if bias is None else y + bias
         else:
             y = F.layer_norm(s, (c,), weight, bias, epsilon)
@@ -101,7 +101,7 @@ def norm(b, t, c, rms=False, delta=True, bias=True, epsilon=1e-5, scale=1.0, off
         "weight": normal(c) + 1,
         "bias": normal(c) if bias else None,
     }
-    record("norm", run, inputs, [float(rms), epsilon], outputs=("y", "sum"))
+    record("norm", run, inputs, [float(rms) + float(one), epsilon], outputs=("y", "sum"))
 
 
 norm(2, 3, 48)
@@ -130,8 +130,8 @@ linear(1, 7, 2, 33)
 
 
 # rope, args [heads, KV heads, head_dim]: x = qkv, positions, cos_sin -> y
-def rope(b, t, h, kv, d, context=12):
-    half = d // 2
+def rope(b, t, h, kv, d, context=12, rotated=None):
+    half = (rotated or d) // 2
     frequency = 10000.0 ** (-np.arange(half) / half)
     angle = np.outer(np.arange(context), frequency)
     table = torch.tensor(np.concatenate([np.cos(angle), np.sin(angle)], 1).astype(np.float32))
@@ -142,8 +142,8 @@ def rope(b, t, h, kv, d, context=12):
     def run(x):
         x = x.view(b, t, h + 2 * kv, d)
         qk, v = x[:, :, : h + kv], x[:, :, h + kv :]
-        first, second = qk[..., :half], qk[..., half:]
-        qk = torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+        first, second, rest = qk[..., :half], qk[..., half : 2 * half], qk[..., 2 * half :]
+        qk = torch.cat([first * cos - second * sin, second * cos + first * sin, rest], -1)
         return torch.cat([qk, v], 2).reshape(b, t, -1)
 
     record("rope", run, {"x": normal(b, t, (h + 2 * kv) * d)}, [h, kv, d], {"positions": positions, "cos_sin": table})
@@ -154,8 +154,9 @@ rope(1, 1, 1, 1, 2)
 rope(2, 4, 2, 2, 16)
 
 
-# attention, args [heads, KV heads, head_dim, scale (0: 1 / sqrt(head_dim)), window (0: none)]: x = qkv, starts -> y
-def attention(b, t, h, kv, d, sharp=1.0, scale=0.0, window=0, starts=None):
+# attention, args [heads, KV heads, head_dim, scale (0: 1 / sqrt(head_dim)), window (0: none), softcap (0: none)]:
+# x = qkv, starts -> y
+def attention(b, t, h, kv, d, sharp=1.0, scale=0.0, window=0, starts=None, softcap=0.0):
     i, j = torch.arange(t)[:, None], torch.arange(t)[None]
     seen = (j <= i) & (j > i - (window or t))
     seen = seen if starts is None else (seen & (j >= torch.tensor(starts)[:, :, None]))[:, None]
@@ -164,12 +165,17 @@ def attention(b, t, h, kv, d, sharp=1.0, scale=0.0, window=0, starts=None):
     def run(x):
         x = x.view(b, t, h + 2 * kv, d).transpose(1, 2)
         q, k, v = x[:, :h], x[:, h : h + kv], x[:, h + kv :]
+        if softcap:
+            k, v = (z.repeat_interleave(h // kv, 1) for z in (k, v))
+            scores = softcap * torch.tanh(q @ k.transpose(-1, -2) * (scale or d**-0.5) / softcap)
+            y = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v
+            return y.transpose(1, 2).reshape(b, t, h * d)
         how = {"attn_mask": seen} if masked else {"is_causal": True}
         y = F.scaled_dot_product_attention(q, k, v, enable_gqa=True, scale=scale or None, **how)
         return y.transpose(1, 2).reshape(b, t, h * d)
 
     plain = None if starts is None else {"starts": torch.tensor(starts, dtype=torch.int32)}
-    record("attention", run, {"x": normal(b, t, (h + 2 * kv) * d, scale=sharp)}, [h, kv, d, scale, window], plain)
+    record("attention", run, {"x": normal(b, t, (h + 2 * kv) * d, scale=sharp)}, [h, kv, d, scale, window, softcap], plain)
 
 
 attention(2, 5, 2, 2, 8)
@@ -195,19 +201,20 @@ for kind, function in enumerate(KINDS):
         record("glu", lambda x: function(x[..., :f]) * x[..., f:], {"x": normal(b, t, 2 * f, scale=2.0)}, [kind])
 
 
-# cross_entropy, args [smoothing, grad_scale]: x, w, labels -> y = losses, hits; objective grad_scale * sum(losses)
-def cross_entropy(b, t, c, v, smoothing=0.0, masked=0.3, grad_scale=0.25, scale=1.0):
+# cross_entropy, args [smoothing, grad_scale, softcap]: x, w, labels -> y = losses, hits; objective grad_scale * sum(losses)
+def cross_entropy(b, t, c, v, smoothing=0.0, masked=0.3, grad_scale=0.25, scale=1.0, softcap=0.0):
     labels = integers(0, v, b, t)
     labels[torch.tensor(rng.random((b, t)) < masked)] = -100
     labels[0, 0] = v - 1 if masked < 1 else -100
     x, w = normal(b, t, c), normal(v, c, scale=scale)
     dx, dw = leaf(x), leaf(w)
     logits = dx @ dw.T
+    logits = softcap * torch.tanh(logits / softcap) if softcap else logits
     losses = F.cross_entropy(logits.view(-1, v), labels.view(-1).long(), reduction="none", ignore_index=-100,
                              label_smoothing=smoothing).view(b, t)
     (losses.sum() * grad_scale).backward()
     hits = (logits.argmax(-1) == labels) & (labels != -100)
-    store("cross_entropy", [smoothing, grad_scale], x=x, w=w, labels=labels, y=losses, hits=hits, d_x=dx.grad, d_w=dw.grad)
+    store("cross_entropy", [smoothing, grad_scale, softcap], x=x, w=w, labels=labels, y=losses, hits=hits, d_x=dx.grad, d_w=dw.grad)
 
 
 cross_entropy(2, 5, 9, 11)
@@ -224,6 +231,38 @@ attention(1, 70, 2, 1, 4, window=20)
 attention(2, 9, 2, 1, 8, starts=[[0, 0, 2, 2, 2, 5, 6, 6, 6], [0] * 9])
 attention(1, 140, 1, 1, 4, starts=[[0] * 33 + [33] + [34] * 94 + [128] * 12])
 attention(1, 66, 2, 2, 4, window=9, starts=[[0] * 20 + [20] * 46])
+
+
+# head_norm, args [heads, KV heads, head_dim, kind (1 or 2, as norm has it), epsilon]: x = qkv, q_weight, k_weight -> y
+def head_norm(b, t, h, kv, d, one=False, epsilon=1e-6):
+    def run(x, q_weight, k_weight):
+        x = x.view(b, t, h + 2 * kv, d)
+        q = F.rms_norm(x[:, :, :h], (d,), q_weight + one, epsilon)
+        k = F.rms_norm(x[:, :, h : h + kv], (d,), k_weight + one, epsilon)
+        return torch.cat([q, k, x[:, :, h + kv :]], 2).reshape(b, t, -1)
+
+    inputs = {"x": normal(b, t, (h + 2 * kv) * d), "q_weight": normal(d), "k_weight": normal(d)}
+    record("head_norm", run, inputs, [h, kv, d, 1 + one, epsilon])
+
+
+head_norm(2, 3, 2, 1, 6)
+head_norm(1, 1, 1, 1, 2)
+head_norm(3, 11, 4, 2, 16, one=True)
+head_norm(2, 5, 3, 3, 33, epsilon=0.1)
+
+# What other families need of the ops above, at the end so that what stands before keeps its numbers.
+embedding(2, 3, 5, 4, 20, with_positions=False, scale=25.298221)
+embedding(2, 3, 5, 4, 20, scale=0.5)
+norm(2, 5, 17, rms=True, bias=False, epsilon=1e-6, one=True)
+norm(1, 4, 33, rms=True, delta=False, bias=False, epsilon=1e-6, one=True)
+rope(2, 3, 2, 1, 8, rotated=6)
+rope(1, 2, 2, 2, 5, rotated=2)
+attention(2, 7, 4, 2, 5, softcap=2.0, sharp=2.0)
+attention(1, 70, 2, 1, 4, softcap=1.5, sharp=2.0)
+attention(1, 66, 2, 2, 4, window=9, starts=[[0] * 20 + [20] * 46], softcap=5.0, scale=0.7)
+attention(1, 9, 2, 1, 8, softcap=50.0)
+cross_entropy(2, 5, 9, 11, softcap=3.0)
+cross_entropy(3, 4, 17, 61, masked=0.0, smoothing=0.3, grad_scale=1.0, softcap=1.0, scale=2.0)
 
 versions = {"torch": torch.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
 save_file(tensors, OUT, {"format": "pt", **versions})

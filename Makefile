@@ -4,7 +4,8 @@
 #   make quickstart   the whole first job             make test-long    the same tests with their long loops
 #   make setup        install what is missing         make sanitize     tests under ASan and UBSan
 #   make bench        speed beside the peers          make fault        every allocation and disk call made to fail
-#   make docs         docs/options.md                 make clean
+#   make docs         docs/options.md                 make fuzz         libFuzzer on every format (needs clang)
+#   make clean
 #   make bundle       a folder that runs anywhere     make gpu-test, make gpu-bench   on a machine with a GPU
 #
 # V=1 shows whole commands. BUILD=dir builds elsewhere (objects, tests and the program); CC and CXX may be gcc or clang;
@@ -51,6 +52,8 @@ TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)
 TEST_HELP := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/test_*.c),$(wildcard tests/*.c)))
 # Test programs that make allocations and disk calls fail, or die there.
 FAULT_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell grep -lE 'test_fail_|test_kill_|TestFault' tests/test_*.c))
+# test_corpus replays what `make fuzz` fuzzes.
+FUZZ_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c)))
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 TANE := $(if $(filter build,$(BUILD)),tane,$(BUILD)/tane)
 
@@ -75,12 +78,16 @@ endif
 
 SANITIZE_BUILD := $(BUILD)-sanitize
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+# Seconds for each target; FUZZ="json gguf" takes only these.
+FUZZ_SECONDS ?= 60
+FUZZ ?=
+FUZZ_BUILD := $(BUILD)-fuzz
 
 say = $(if $(V),,@printf '%-5s %s\n' $(1) '$(2)';)
 # A make inside make uses all cores, unless the outer one was told how many.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: all setup bundle gpu-test gpu-bench test test-long sanitize fault quickstart bench benches docs clean tests FORCE
+.PHONY: all setup bundle gpu-test gpu-bench test test-long sanitize fuzz fault quickstart bench benches docs clean tests FORCE
 .DELETE_ON_ERROR:
 all: $(TANE) $(PLUGIN)
 
@@ -134,6 +141,11 @@ $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_HELP) $(TEST_OBJ) $(BUILD)/libtane.a
 	$(call say,LINK,$@)$(CXX) -fopenmp $(EXTRA) -o $@ $(filter %.o %.a,$^) $(LIBS) $(TEST_LIBS)
 
+$(BUILD)/tests/test_corpus: $(FUZZ_OBJ)
+
+$(BUILD)/fuzz: $(BUILD)/tests/fuzz/driver.o $(FUZZ_OBJ) $(TEST_OBJ) $(BUILD)/libtane.a
+	$(call say,LINK,$@)$(CXX) -fopenmp $(EXTRA) -fsanitize=fuzzer -o $@ $(filter %.o %.a,$^) $(LIBS)
+
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(TEST_OBJ) $(BUILD)/libtane.a
 	$(call say,LINK,$@)$(CXX) -fopenmp $(EXTRA) -o $@ $(filter %.o %.a,$^) $(LIBS)
 
@@ -166,6 +178,12 @@ sanitize: setup
 	@$(SUBMAKE) BUILD=$(SANITIZE_BUILD) OPT=-O1 EXTRA='$(SANITIZE)' tests
 	@ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 TEST_TIMEOUT=1200 \
 	    TANE=$(abspath $(SANITIZE_BUILD)/tane) tests/run.sh $(TESTS:$(BUILD)/%=$(SANITIZE_BUILD)/%)
+
+# What is found stays in $(FUZZ_BUILD), where the next run begins with it.
+fuzz: setup
+	@$(SUBMAKE) BUILD=$(FUZZ_BUILD) CC=clang CXX=clang++ CUDA= OPT=-O1 EXTRA='-fsanitize=fuzzer-no-link $(SANITIZE)' \
+	    $(FUZZ_BUILD)/fuzz
+	@tests/fuzz/run.sh $(FUZZ_BUILD)/fuzz $(FUZZ_SECONDS) $(FUZZ)
 
 # With the plug-in where a GPU would use it.
 quickstart: setup
@@ -207,4 +225,4 @@ docs:
 	@mv docs/options.md.tmp docs/options.md
 
 clean:
-	rm -rf $(BUILD) $(SANITIZE_BUILD) $(TANE) $(PLUGIN)
+	rm -rf $(BUILD) $(SANITIZE_BUILD) $(FUZZ_BUILD) $(TANE) $(PLUGIN)

@@ -82,7 +82,7 @@ static Status bench_open(Bench *b) {
     c.head_dim = o->head_dim;
     c.ffn = o->ffn;
     c.tied = true;
-    c.rope_theta = 500000;
+    c.rope.theta = 500000;
     c.norm_epsilon = 1e-5;
     c.activation = ACTIVATION_SILU;
     TRY_RETURN(model_new(&b->model, &c, dtype, b->device));

@@ -137,7 +137,7 @@ static Status make_model(Bench *b) {
     c.ffn = o->ffn;
     c.tied = true;
     c.dropout = o->dropout;
-    c.rope_theta = llama ? 10000 : 0;
+    c.rope.theta = llama ? 10000 : 0;
     c.norm_epsilon = llama ? 1e-6 : 1e-5;
     c.activation = llama ? ACTIVATION_SILU : ACTIVATION_GELU_TANH;
     return model_new(&b->model, &c, dtype, b->device);

@@ -10,8 +10,10 @@
 #include "train/batch_tape.h"
 #include "train/optimizer.h"
 
-static const char *const NAMES[] = {"gpt2-tied", "gpt2-untied", "llama-tied", "llama-untied", "llama-head-dim"};
-enum { MODELS = 5 };
+static const char *const NAMES[] = {"gpt2-tied", "gpt2-untied", "llama-tied", "llama-untied", "llama-head-dim",
+                                    "llama3-rope", "llama-yarn", "mistral", "qwen2", "qwen3", "gemma2", "gemma3",
+                                    "smollm3", "phi3"};
+enum { MODELS = sizeof NAMES / sizeof *NAMES };
 
 /* The issue's bound, for numbers about as large as `scale`: fp32 rounding over a few hundred products stays far below.
  */
@@ -98,18 +100,21 @@ static void check_logits(const char *name, Device *device) {
     Model *model;
     Tape *tape;
     int64_t shape[] = {3, 11};
-    int32_t positions[33];
+    int32_t positions[33], last[3] = {10, 10, 10};
     for (int i = 0; i < 33; i++) positions[i] = i % 11;
     assert_ok(model_open(&model, model_path(name), DTYPE_F32, device));
     assert_ok(tape_new(&tape, device, false));
+    Tensor *at = tape_external(tape, "at", DTYPE_I32, 1, shape);
     ModelInput in = {.tokens = tape_external(tape, "tokens", DTYPE_I32, 2, shape),
                      .positions = tape_external(tape, "positions", DTYPE_I32, 2, shape)};
     ModelOutput out;
     int32_t *tokens = values(file, "input_ids", NULL);
     place(device, in.tokens, tokens);
     place(device, in.positions, positions);
+    place(device, at, last);
     model_forward(model, tape, &in, &out);
     Tensor *logits = op_linear(tape, out.hidden, out.head, NULL);
+    Tensor *next = op_logits(tape, out.hidden, out.head, at, out.softcap);
     if (logits) logits->keep = true;
     assert_ok(tape_plan(tape));
     void *memory;
@@ -119,13 +124,19 @@ static void check_logits(const char *name, Device *device) {
     assert_ok(tape_forward(tape, &run));
     size_t n;
     float *expected = values(file, "logits", &n), *found = fetched(device, logits);
+    float *of_last = fetched(device, next);
+    size_t v = (size_t)model->config.vocab_size;
     assert_int_equal(n, tensor_count(logits));
+    for (size_t i = 0; out.softcap > 0 && i < n; i++) found[i] = out.softcap * tanhf(found[i] / out.softcap);
     assert_near(name, found, expected, n, BOUND);
+    for (size_t b = 0; b < 3; b++) assert_near(name, of_last + b * v, expected + (b * 11 + 10) * v, v, BOUND);
+    mem_free(of_last);
     mem_free(expected);
     mem_free(found);
     mem_free(tokens);
     device_release(device, in.tokens->data);
     device_release(device, in.positions->data);
+    device_release(device, at->data);
     device_release(device, memory);
     tape_free(tape);
     model_free(model);
@@ -335,15 +346,29 @@ static void bad_folders(void **state) {
         {"llama-tied", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"swoosh\"", "activation function \"swoosh\""},
         {"llama-tied", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3",
          "4 attention heads cannot share 3 KV heads"},
-        {"llama-tied", "\"hidden_size\": 48", "\"hidden_size\": 64", "config.json makes it"},
+        {"llama-tied", "\"hidden_size\": 48", "\"hidden_size\": 64", "configuration makes it [61, 64]"},
         {"llama-tied", "\"hidden_size\": 48", "\"hidden_size\": \"48\"", "hidden_size"},
         {"llama-tied", "\"hidden_size\": 48", "\"hidden_size\": -1", "hidden_size"},
         {"llama-tied", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1", "is no parameter of this model"},
         {"llama-tied", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "model.layers.2"},
-        {"llama-tied", "\"rope_type\": \"default\"", "\"rope_type\": \"yarn\"", "rope_type \"yarn\""},
+        {"llama-tied", "\"rope_type\": \"default\"", "\"rope_type\": \"yarn\"", "the rope's factor 0 must be above 0"},
+        {"llama-tied", "\"rope_type\": \"default\"", "\"rope_type\": \"spiral\"", "rope_type \"spiral\" is not one of"},
+        {"llama-tied", "\"rope_type\": \"default\"", "\"twist\": 2", "does not know \"twist\" among the rope parameters"},
+        {"llama-tied", "\"hidden_size\": 48", "\"logit_scale\": 0.5, \"hidden_size\": 48",
+         "does not know the option \"logit_scale\" of model_type \"llama\""},
+        {"llama-tied", "\"hidden_size\": 48", "\"quantization_config\": {}, \"hidden_size\": 48", "quantized"},
+        {"llama-tied", "\"rope_theta\": 10000.0", "\"rope_theta\": -1", "rope_theta -1 must be above 0"},
+        {"llama3-rope", "\"high_freq_factor\": 4.0", "\"high_freq_factor\": 1.0", "high_freq_factor 1 must be above"},
+        {"gemma3", "\"full_attention\",", "\"half_attention\",", "layer_types[1] is \"half_attention\""},
+        {"gemma3", "\"full_attention\",", "", "must be a list of 3 texts"},
+        {"gemma2", "\"use_bidirectional_attention\": null", "\"use_bidirectional_attention\": true", "encoder"},
+        {"gemma2", "\"query_pre_attn_scalar\": 12", "\"query_pre_attn_scalar\": 0", "is not positive"},
+        {"smollm3", "\"no_rope_layers\": [", "\"no_rope_layers\": [1,", "must be a list of 2 numbers"},
+        {"phi3", "\"long_factor\": [", "\"long_factor\": [1.0,", "short_factor has 6 numbers and long_factor 7"},
+        {"phi3", "\"resid_pdrop\": 0.0", "\"resid_pdrop\": 0.1", "resid_pdrop"},
         {"gpt2-tied", "\"n_head\": 4", "\"n_head\": 5", "not a multiple of 5 heads"},
         {"gpt2-tied", "\"n_embd\": 48,", "", "n_embd"},
-        {"gpt2-tied", "\"vocab_size\": 61", "\"vocab_size\": 62", "config.json makes it [62, 48]"},
+        {"gpt2-tied", "\"vocab_size\": 61", "\"vocab_size\": 62", "configuration makes it [62, 48]"},
         {"gpt2-tied", "\"resid_pdrop\": 0.0", "\"resid_pdrop\": 0.5", "resid_pdrop"},
         {"gpt2-tied", "{", "[", "config.json"},
     };

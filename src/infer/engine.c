@@ -110,7 +110,7 @@ static Status shape_record(Engine *e, Shape *s) {
                      .cache = s->cache};
     ModelOutput out;
     model_forward(e->model, t, &in, &out);
-    s->choices = op_sample(t, op_logits(t, out.hidden, out.head, at, 0), rows);
+    s->choices = op_sample(t, op_logits(t, out.hidden, out.head, at, out.softcap), rows);
     return tape_plan(t);
 }
 

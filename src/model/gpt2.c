@@ -141,10 +141,17 @@ static void forward(const Model *m, Tape *t, const ModelInput *in, ModelOutput *
 
 static const char *const ignored[] = {".attn.bias", ".attn.masked_bias", NULL};
 
+static const char *const keys[] = {
+    "n_positions", "n_ctx", "n_embd", "n_layer", "n_head", "n_inner", "layer_norm_epsilon", "resid_pdrop",
+    "embd_pdrop", "attn_pdrop", "activation_function", "scale_attn_weights", "scale_attn_by_inverse_layer_idx",
+    "reorder_and_upcast_attn", "summary_activation", "summary_first_dropout", "summary_proj_to_labels",
+    "summary_type", "summary_use_proj", NULL};
+
 const ModelFamily family_gpt2 = {.model_type = "gpt2",
                                  .architecture = "GPT2LMHeadModel",
                                  .prefix = "transformer.",
                                  .ignored = ignored,
+                                 .keys = keys,
                                  .defaults = defaults,
                                  .read = read,
                                  .write = write,

@@ -1,26 +1,20 @@
 /* Opening, saving and building models of any family. */
 #include "model/model.h"
 
-#include <math.h>
-
 #include "base/file.h"
 
-/* cos | sin of every position, in fp32 as the reference computes them: position * theta^(-2i/D). */
-static Status make_rope(Model *m) {
+static const RopeConfig *rope_config(const ModelConfig *c, int which) { return which ? &c->local_rope : &c->rope; }
+
+static Status make_rope(Model *m, int which) {
     Status st = TANE_OK;
-    int64_t d = m->config.head_dim, half = d / 2;
-    size_t n = (size_t)(m->config.context * d);
+    const ModelConfig *c = &m->config;
+    const RopeConfig *rope = rope_config(c, which);
+    size_t n = (size_t)(c->context * rope_width(rope, c->head_dim));
     float *table;
     TRY_RETURN(MEM_NEW_ARRAY(&table, n));
-    for (int64_t i = 0; i < half; i++) {
-        float frequency = 1.0f / powf((float)m->config.rope_theta, (float)(2 * i) / (float)d);
-        for (int64_t p = 0; p < m->config.context; p++) {
-            table[p * d + i] = cosf((float)p * frequency);
-            table[p * d + half + i] = sinf((float)p * frequency);
-        }
-    }
-    TRY(device_alloc(m->device, (void **)&m->rope, n * sizeof *table));
-    TRY(device_upload(m->device, m->rope, table, n * sizeof *table));
+    TRY(rope_table(rope, c->head_dim, c->context, c->max_context ? c->max_context : c->context, table));
+    TRY(device_alloc(m->device, (void **)&m->rope[which], n * sizeof *table));
+    TRY(device_upload(m->device, m->rope[which], table, n * sizeof *table));
 out:
     mem_free(table);
     return st;
@@ -48,7 +42,9 @@ out:
 
 Status model_allocate(Model *m) {
     TRY_RETURN(device_alloc(m->device, &m->weights, m->params.elements * dtype_size(m->dtype)));
-    return m->config.rope_theta > 0 ? make_rope(m) : TANE_OK;
+    for (int k = 0; k < MODEL_ROPES; k++)
+        if (rope_config(&m->config, k)->theta > 0) TRY_RETURN(make_rope(m, k));
+    return TANE_OK;
 }
 
 Status model_new(Model **out, const ModelConfig *config, DType dtype, Device *device) {
@@ -65,7 +61,7 @@ void model_free(Model *m) {
     if (!m) return;
     params_release(&m->params);
     device_release(m->device, m->weights);
-    device_release(m->device, m->rope);
+    for (int k = 0; k < MODEL_ROPES; k++) device_release(m->device, m->rope[k]);
     mem_free(m);
 }
 
@@ -111,8 +107,18 @@ Tensor *model_param(const Model *model, Tape *tape, const Param *p) {
     return w;
 }
 
+Tensor *model_rope(const Model *model, Tape *tape, int which) {
+    const ModelConfig *c = &model->config;
+    const RopeConfig *rope = rope_config(c, which);
+    if (rope->theta == 0) return NULL;
+    int64_t shape[] = {c->context, rope_width(rope, c->head_dim)};
+    Tensor *table = tape_external(tape, which ? "local rope" : "rope", DTYPE_F32, 2, shape);
+    if (table) table->data = model->rope[which];
+    return table;
+}
+
 void model_forward(const Model *model, Tape *tape, const ModelInput *in, ModelOutput *out) {
-    *out = (ModelOutput){0};
+    *out = (ModelOutput){.softcap = (float)model->config.logit_softcap};
     model->config.family->forward(model, tape, in, out);
 }
 

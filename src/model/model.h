@@ -8,6 +8,8 @@
 #include "model/config.h"
 #include "model/params.h"
 
+enum { MODEL_ROPES = 2 }; /* all layers', and those with a window of their own */
+
 typedef struct Model {
     ModelConfig config;
     Params params;
@@ -18,7 +20,7 @@ typedef struct Model {
     bool trains;      /* its parameters get gradients */
     void *grads;      /* flat: the optimizer's */
     DType grad_dtype; /* fp32 or bf16 */
-    float *rope;      /* (context, head_dim) cos | sin, or NULL */
+    float *rope[MODEL_ROPES]; /* (context, rope_width): see op_rope; NULL where the model has none */
 } Model;
 
 /* What a forward reads. With `cache` (one tensor a layer), new keys and values go to past[b] + t. */
@@ -34,13 +36,15 @@ typedef struct ModelInput {
 typedef struct ModelOutput {
     Tensor *hidden; /* (B, T, C) */
     Tensor *head;   /* (V, C) */
+    float softcap;  /* of the logits; 0: none */
 } ModelOutput;
 
 struct ModelFamily {
     const char *model_type;   /* config.json */
     const char *architecture; /* "GPT2LMHeadModel" */
     const char *prefix;       /* of parameter names, absent from some files; NULL: never */
-    const char *const *ignored; /* endings of tensor names that hold no parameter */
+    const char *const *ignored; /* endings of tensor names that hold no parameter; NULL: none */
+    const char *const *keys;    /* of config.json that `read` understands, NULL behind the last */
     Status (*defaults)(ModelConfig *config); /* the family's own part of model_config_defaults */
     Status (*read)(ModelConfig *config, const json_t *json, const char *where);
     Status (*write)(const ModelConfig *config, json_t *json);
@@ -71,6 +75,8 @@ Status model_save(const Model *model, const ParamArray *weights, DType save, con
 /* The parameter on a tape; its gradient flows into model->grads when the model trains and the tape has gradients. Call
  * once a parameter and tape: a tied weight is the same tensor twice. */
 Tensor *model_param(const Model *model, Tape *tape, const Param *p);
+/* The table of rotary positions on a tape; NULL when the model has none of this number. */
+Tensor *model_rope(const Model *model, Tape *tape, int which);
 /* The forward on a tape. */
 void model_forward(const Model *model, Tape *tape, const ModelInput *in, ModelOutput *out);
 

@@ -7,6 +7,7 @@
 
 #include "base/rng.h"
 #include "format/safetensors.h"
+#include "model/weights.h"
 
 enum { ALIGN_ELEMENTS = 32 }; /* 64 bytes in bf16 */
 
@@ -152,58 +153,36 @@ out:
 /* -------------------------------------------------------------------------------------------------- reading */
 
 /* The part's shape as the file has it: (rows), (rows, in), or (in, rows) when transposed. */
-static void part_shape(const Param *p, const ParamPart *part, int64_t shape[2]) {
-    shape[0] = part->transposed ? p->shape[1] : part->rows;
-    shape[1] = part->transposed ? part->rows : p->shape[1];
+static void part_shape(const Param *p, const ParamPart *part, bool transposed, int64_t shape[2]) {
+    shape[0] = transposed ? p->shape[1] : part->rows;
+    shape[1] = transposed ? part->rows : p->shape[1];
 }
 
-static Status element_f32(const StTensor *t, int64_t i, float *out) {
-    uint16_t h;
-    switch (t->dtype) {
-    case DTYPE_F32: memcpy(out, (const char *)t->data + i * 4, 4); return TANE_OK;
-    case DTYPE_BF16:
-        memcpy(&h, (const char *)t->data + i * 2, 2);
-        *out = bf16_to_f32(h);
-        return TANE_OK;
-    case DTYPE_F16:
-        memcpy(&h, (const char *)t->data + i * 2, 2);
-        *out = f16_to_f32(h);
-        return TANE_OK;
-    default:
-        return FAIL(TANE_EUNSUPPORTED, "%s: tensor \"%s\" is %s; weights must be F32, BF16 or F16", t->file, t->name,
-                    dtype_name(t->dtype));
-    }
-}
-
-static Status check_shape(const Param *p, const ParamPart *part, const StTensor *t) {
-    int64_t shape[2], rank = p->rank;
-    part_shape(p, part, shape);
-    if (t->rank == rank && t->shape[0] == shape[0] && (rank == 1 || t->shape[1] == shape[1])) return TANE_OK;
-    char found[64];
-    st_shape_text(t, found, sizeof found);
-    return rank == 2 ? FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is %s, but config.json makes it [%lld, %lld]", t->file,
-                            t->name, found, (long long)shape[0], (long long)shape[1])
-                     : FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is %s, but config.json makes it [%lld]", t->file, t->name,
-                            found, (long long)shape[0]);
+static Status check_shape(const Param *p, const ParamPart *part, const Weight *w) {
+    int64_t shape[2];
+    part_shape(p, part, w->transposed, shape);
+    if (w->rank == p->rank && w->shape[0] == shape[0] && (p->rank == 1 || w->shape[1] == shape[1])) return TANE_OK;
+    char found[64] = "of more than two dimensions", wanted[64];
+    if (w->rank == 0) snprintf(found, sizeof found, "[]");
+    if (w->rank == 1) snprintf(found, sizeof found, "[%lld]", (long long)w->shape[0]);
+    if (w->rank == 2) snprintf(found, sizeof found, "[%lld, %lld]", (long long)w->shape[0], (long long)w->shape[1]);
+    snprintf(wanted, sizeof wanted, p->rank == 2 ? "[%lld, %lld]" : "[%lld]", (long long)shape[0], (long long)shape[1]);
+    return FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is %s, but the model's configuration makes it %s", w->file, w->name,
+                found, wanted);
 }
 
 /* A part into every array with the given one's suffix. */
-static Status read_part(const Param *p, const ParamPart *part, const StTensor *t, const ParamArray *arrays, int n,
+static Status read_part(const Param *p, const ParamPart *part, const Weight *w, const ParamArray *arrays, int n,
                         const char *suffix, Piece *piece) {
-    TRY_RETURN(check_shape(p, part, t));
-    float probe;
-    TRY_RETURN(element_f32(t, 0, &probe)); /* the type is fine for all elements, or for none */
-    int64_t columns = p->rank == 2 ? p->shape[1] : 1, count = part->rows * columns;
-    size_t to = p->offset + (size_t)(part->row * columns);
-    for (int64_t at = 0; at < count; at += PIECE) {
-        int64_t m = count - at < PIECE ? count - at : PIECE;
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < m; i++) {
-            int64_t e = at + i;
-            (void)element_f32(t, part->transposed ? e % columns * part->rows + e / columns : e, &piece->values[i]);
-        }
+    TRY_RETURN(check_shape(p, part, w));
+    int64_t columns = p->rank == 2 ? p->shape[1] : 1, rows = PIECE / columns;
+    for (int64_t row = 0; row < part->rows; row += rows) {
+        int64_t m = part->rows - row < rows ? part->rows - row : rows;
+        weight_rows(w, row, m, piece->values);
         for (int a = 0; a < n; a++)
-            if (!strcmp(arrays[a].suffix, suffix)) TRY_RETURN(piece_store(piece, &arrays[a], to + (size_t)at, m));
+            if (!strcmp(arrays[a].suffix, suffix))
+                TRY_RETURN(piece_store(piece, &arrays[a], p->offset + (size_t)((part->row + row) * columns),
+                                       m * columns));
     }
     return TANE_OK;
 }
@@ -214,32 +193,18 @@ static const char *array_name(const ParamPart *part, const ParamArray *array, ch
     return out;
 }
 
-/* The tensor called `name`, or the same without the family's prefix. */
-static const StTensor *find_tensor(const StFile *file, const char *name, const char *prefix) {
-    const StTensor *t = st_find(file, name);
-    size_t n = prefix ? strlen(prefix) : 0;
-    return t || !n || strncmp(name, prefix, n) ? t : st_find(file, name + n);
-}
-
-static bool is_ignored(const char *name, const char *const *ignored) {
-    size_t n = strlen(name);
-    for (; ignored && *ignored; ignored++) {
-        size_t m = strlen(*ignored);
-        if (n >= m && !strcmp(name + n - m, *ignored)) return true;
-    }
-    return false;
-}
-
-static Status read_arrays(const Params *set, const StFile *file, const char *prefix, const ParamArray *arrays, int n,
-                          const ParamArray *of, bool *used, Piece *piece) {
+static Status read_arrays(const Params *set, Weights *file, const ParamArray *arrays, int n, const ParamArray *of,
+                          Piece *piece) {
     char name[512];
     for (int i = 0; i < set->n; i++) {
         const Param *p = set->items[i];
         for (int k = 0; k < p->n_parts; k++) {
-            const StTensor *t = find_tensor(file, array_name(&p->parts[k], of, name), prefix);
-            if (!t) TRY_RETURN(st_require(file, name, &t)); /* the error with the nearest name */
-            TRY_RETURN(read_part(p, &p->parts[k], t, arrays, n, of->suffix, piece));
-            used[t->index] = true;
+            Weight w;
+            bool found;
+            TRY_RETURN(weights_find(file, array_name(&p->parts[k], of, name), &w, &found));
+            if (!found) return weights_missing(file, name);
+            w.transposed |= p->parts[k].transposed && !w.as_named;
+            TRY_RETURN(read_part(p, &p->parts[k], &w, arrays, n, of->suffix, piece));
         }
     }
     return TANE_OK;
@@ -255,28 +220,20 @@ static bool read_before(const ParamArray *arrays, int a) {
 Status params_read(const Params *set, const char *path, const char *prefix, const char *const *ignored,
                    const ParamArray *arrays, int n) {
     Status st = TANE_OK;
-    StFile *file = NULL;
-    bool *used = NULL;
+    Weights *file = NULL;
     Piece piece = {0};
-    TRY(st_open(&file, path));
-    size_t count = st_count(file);
-    TRY(MEM_NEW_ARRAY(&used, count));
+    const char *unused;
+    TRY(weights_open(&file, path, prefix));
     TRY(piece_new(&piece));
     for (int a = 0; a < n; a++) TRY(zero_array(set, &arrays[a]));
     for (int a = 0; a < n; a++)
-        if (!read_before(arrays, a)) TRY(read_arrays(set, file, prefix, arrays, n, &arrays[a], used, &piece));
-    for (size_t i = 0; i < count; i++) {
-        const StTensor *t = st_get(file, i);
-        /* A tied model's file may repeat the embedding as the output layer. */
-        if (used[i] || is_ignored(t->name, ignored) || !strcmp(t->name, "lm_head.weight")) continue;
-        st = FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is no parameter of this model: config.json describes another one",
-                  t->file, t->name);
-        goto out;
-    }
+        if (!read_before(arrays, a)) TRY(read_arrays(set, file, arrays, n, &arrays[a], &piece));
+    if ((unused = weights_unused(file, ignored)))
+        st = FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is no parameter of this model: its configuration describes another one",
+                  weights_path(file), unused);
 out:
     piece_free(&piece);
-    mem_free(used);
-    st_close(&file);
+    weights_close(&file);
     return st;
 }
 
@@ -340,7 +297,7 @@ Status params_write(const Params *set, const ParamArray *arrays, int n, DType sa
                 PartRef ref = {set->items[i], &set->items[i]->parts[k], &arrays[a]};
                 char name[512];
                 int64_t shape[2];
-                part_shape(ref.param, ref.part, shape);
+                part_shape(ref.param, ref.part, ref.part->transposed, shape);
                 TRY(st_writer_add(w, array_name(ref.part, ref.array, name), save, ref.param->rank, shape));
                 refs[n_refs++] = ref;
             }

@@ -30,7 +30,8 @@ Status batch_tape_new(BatchTape *b, const Model *model, const BatchTapeOptions *
     ModelInput in = {.tokens = b->tokens, .positions = positions};
     ModelOutput out;
     model_forward(model, b->tape, &in, &out);
-    b->losses = op_cross_entropy(b->tape, out.hidden, out.head, b->labels, (float)o->label_smoothing, 0, scale, NULL);
+    b->losses = op_cross_entropy(b->tape, out.hidden, out.head, b->labels, (float)o->label_smoothing, out.softcap,
+                                 scale, NULL);
     b->sum = op_loss_sum(b->tape, b->losses);
     TRY(tape_plan(b->tape));
 out:

@@ -133,7 +133,7 @@ static Status new_model(Trainer *t, DType dtype) {
     c.kv_heads = o->num_key_value_heads;
     c.ffn = o->intermediate_size;
     c.tied = o->tie_word_embeddings;
-    c.rope_theta = llama ? o->rope_theta : 0;
+    c.rope.theta = llama ? o->rope_theta : 0;
     c.norm_epsilon = llama ? o->rms_norm_eps : o->layer_norm_epsilon;
     c.activation = llama ? ACTIVATION_SILU : ACTIVATION_GELU_TANH;
     c.dropout = o->dropout;

@@ -43,6 +43,9 @@ import torch.nn.functional as F
 import transformers
 from safetensors.numpy import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, get_linear_schedule_with_warmup
+from transformers import (Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, MistralConfig,
+                          MistralForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config,
+                          Qwen3ForCausalLM, SmolLM3Config, SmolLM3ForCausalLM)
 
 OUT = "tests/golden/models"
 VOCAB = 61
@@ -65,6 +68,22 @@ def llama(tied, head_dim=None):
     return LlamaForCausalLM(config)
 
 
+SMALL = dict(vocab_size=VOCAB, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, max_position_embeddings=32, bos_token_id=0, eos_token_id=1, pad_token_id=None)
+
+
+# Windows of 4 and odd sizes, so that within 11 tokens every difference shows.
+def family(config, model, **options):
+    return model(config(**{**SMALL, **options}, attn_implementation="eager"))
+
+
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 16}
+YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 16}
+LONG = {"rope_type": "longrope", "rope_theta": 100.0, "short_factor": [1.0, 1.5, 2.0, 3.0, 3.5, 4.0],
+        "long_factor": [2.0, 3.0, 4.0, 9.0, 9.5, 10.0], "partial_rotary_factor": 0.75}
+
+
 def randomize(model, generator):
     """So that every term shows: biases that are not 0, norms that are not 1, matrices that make softmax uneven."""
     with torch.no_grad():
@@ -73,7 +92,9 @@ def randomize(model, generator):
             if p.ndim == 2:
                 p.copy_(noise * (0.5 if "emb" in name or "wte" in name or "wpe" in name else 1.2 * p.shape[0] ** -0.5))
             else:
-                p.copy_(noise * 0.2 + (1.0 if "ln" in name.split(".")[-2] or "norm" in name.split(".")[-2] else 0.0))
+                one = "ln" in name.split(".")[-2] or "norm" in name.split(".")[-2]
+                stored_less_one = "Gemma" in type(model).__name__
+                p.copy_(noise * 0.2 + (1.0 if one and not stored_less_one else 0.0))
 
 
 def shifted(labels):
@@ -170,3 +191,16 @@ make("gpt2-untied", lambda: gpt2(False), 2)
 make("llama-tied", lambda: llama(True), 3)
 make("llama-untied", lambda: llama(False), 4)
 make("llama-head-dim", lambda: llama(False, head_dim=16), 5)
+make("llama3-rope", lambda: family(LlamaConfig, LlamaForCausalLM, rope_parameters=LLAMA3, tie_word_embeddings=True), 6)
+make("llama-yarn", lambda: family(LlamaConfig, LlamaForCausalLM, rope_parameters=YARN, attention_bias=True, mlp_bias=True), 7)
+make("mistral", lambda: family(MistralConfig, MistralForCausalLM, sliding_window=4, head_dim=8), 8)
+make("qwen2", lambda: family(Qwen2Config, Qwen2ForCausalLM, use_sliding_window=True, sliding_window=5, max_window_layers=1), 9)
+make("qwen3", lambda: family(Qwen3Config, Qwen3ForCausalLM, head_dim=16, tie_word_embeddings=True), 10)
+make("gemma2", lambda: family(Gemma2Config, Gemma2ForCausalLM, head_dim=10, query_pre_attn_scalar=12, sliding_window=4,
+                              attn_logit_softcapping=2.0, final_logit_softcapping=3.0), 11)
+make("gemma3", lambda: family(Gemma3TextConfig, Gemma3ForCausalLM, head_dim=16, query_pre_attn_scalar=20, sliding_window=4,
+                              num_hidden_layers=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
+     12)
+make("smollm3", lambda: family(SmolLM3Config, SmolLM3ForCausalLM, no_rope_layers=[1, 0], tie_word_embeddings=True), 13)
+make("phi3", lambda: family(Phi3Config, Phi3ForCausalLM, hidden_size=64, rope_parameters=LONG, max_position_embeddings=128,
+                            original_max_position_embeddings=32), 14)

@@ -1,4 +1,5 @@
-/* `tane chat`: a line, an answer, the next line. In a terminal with editing and history; otherwise line by line. */
+/* `tane chat`: a line, an answer, the next line. In a terminal with editing and history; otherwise line by line. With a
+ * chat template the lines are one conversation; without, or with --template none, each is a prompt of its own. */
 #include <errno.h>
 #include <omp.h>
 #include <signal.h>
@@ -9,10 +10,11 @@
 #include "cli/line_editor.h"
 #include "cli/sampling.h"
 #include "device/cpuinfo.h"
+#include "infer/conversation.h"
 #include "infer/stream.h"
 
 typedef struct ChatConfig {
-    const char *suffix, *compute_dtype, *device, *tokenizer;
+    const char *suffix, *template, *system, *chat_template_kwargs, *compute_dtype, *device, *tokenizer;
     int64_t threads;
     bool add_bos;
     SamplingConfig sampling;
@@ -24,6 +26,11 @@ typedef struct ChatConfig {
 static const Option rows[] = {
     ROW(suffix, STRING, NULL, NULL, 0, 0, "Prompts", "added to lines that do not end with it, e.g. = for arithmetic"),
     ROW(add_bos, BOOL, "false", NULL, 0, 0, "Prompts", "begin each prompt with BOS, as the model was trained"),
+    ROW(template, CHOICE, "auto", "auto|none", 0, 0, "Conversation",
+        "auto: the model's chat template where it has one; none: each line is a prompt"),
+    ROW(system, STRING, NULL, NULL, 0, 0, "Conversation", "what the model is told in front of the conversation"),
+    ROW(chat_template_kwargs, STRING, NULL, NULL, 0, 0, "Conversation",
+        "more variables for the template, as JSON: {\"enable_thinking\": false}"),
     SAMPLING_ROWS(ChatConfig, "0"),
     ROW(device, STRING, "auto", NULL, 0, 0, "Machine", "auto, cpu or cuda:N"),
     ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16|fp16", 0, 0, "Machine",
@@ -36,7 +43,7 @@ static const Option rows[] = {
 static const OptionTable table = {"tane chat", rows, sizeof rows / sizeof *rows};
 
 /* What can be changed between two lines. */
-static const char *const changeable[] = {"temperature", "top_k", "top_p", "seed", "max_new_tokens", "suffix"};
+static const char *const changeable[] = {"temperature", "top_k", "top_p", "seed", "max_new_tokens", "suffix", "system"};
 enum { CHANGEABLE = sizeof changeable / sizeof *changeable };
 
 typedef struct Chat {
@@ -46,7 +53,8 @@ typedef struct Chat {
     Engine *engine;
     StopTokens stop;
     uint64_t turn;             /* each draws anew */
-    bool interactive, quit;
+    Conversation talk;         /* with a chat template */
+    bool interactive, quit, templated;
 } Chat;
 
 static volatile sig_atomic_t interrupted;
@@ -80,8 +88,12 @@ static void tell_why_it_ended(const Chat *chat, const EngineResult *r, bool stop
     if (r->reason == ENGINE_CALLER && !stopped) fprintf(stderr, "(interrupted)\n");
 }
 
-static Status prompt_of(const Chat *chat, const char *line, size_t n, TokenList *tokens) {
+static Status prompt_of(Chat *chat, const char *line, size_t n, TokenList *tokens) {
     Status st = TANE_OK;
+    if (chat->templated) {
+        TRY_RETURN(conversation_add(&chat->talk, "user", line, n));
+        return conversation_prompt(&chat->talk, tokens);
+    }
     Str prompt = {0};
     const char *suffix = chat->config->suffix ? chat->config->suffix : "";
     size_t k = strlen(suffix);
@@ -100,6 +112,7 @@ static Status answer(Chat *chat, const char *line, size_t n) {
     Arena arena = {0};
     EngineResult result;
     const StringList *stop = &chat->config->sampling.stop;
+    size_t before = json_array_size(chat->talk.messages);
     TRY(prompt_of(chat, line, n, &prompt));
     EngineRequest request = sampling_request(&chat->config->sampling, &prompt, &chat->stop, chat->turn);
     TRY(engine_check(chat->engine, &request));
@@ -114,7 +127,14 @@ static Status answer(Chat *chat, const char *line, size_t n) {
     fflush(stdout);
     tell_why_it_ended(chat, &result, a.stream.stopped);
     chat->turn++;
+    if (chat->templated) {
+        const char *said = text_stream_answer(&a.stream, &piece_n);
+        TRY(conversation_add(&chat->talk, "assistant", said, piece_n));
+    }
 out:
+    /* What was not answered was not said. */
+    if (st != TANE_OK && chat->templated && json_array_size(chat->talk.messages) > before)
+        conversation_take_back(&chat->talk);
     interrupted = 0;
     text_stream_free(&a.stream);
     token_list_free(&prompt);
@@ -130,15 +150,26 @@ static void show_settings(const ChatConfig *c) {
             (long long)c->sampling.max_new_tokens, c->suffix ? c->suffix : "");
 }
 
-static void show_help(void) {
-    fputs("Each line is a prompt; the model goes on from it.\n"
+static void show_help(const Chat *chat) {
+    fputs(chat->templated ? "Each line is what you say; the model remembers the conversation.\n"
+                            "  /system TEXT     what the model is told in front; begins a new conversation\n"
+                          : "Each line is a prompt; the model goes on from it.\n"
+                            "  /suffix TEXT     added to lines that do not end with it; without TEXT: nothing\n",
+          stderr);
+    fputs(
           "  /temperature X   0: always the most probable; 1: as the model says\n"
           "  /top-k N  /top-p X  /seed N  /max-new-tokens N\n"
-          "  /suffix TEXT     added to lines that do not end with it; without TEXT: nothing\n"
           "  /settings        show all of these\n"
-          "  /reset           as at the beginning\n"
+          "  /reset           as at the beginning, with nothing said\n"
           "  /help  /quit     Ctrl-D quits, too; Ctrl-C stops an answer\n",
           stderr);
+}
+
+/* Nothing said yet. */
+static Status begin_talk(Chat *chat) {
+    const ChatConfig *c = chat->config;
+    conversation_end(&chat->talk);
+    return chat->templated ? conversation_begin(&chat->talk, &chat->open, c->system, c->chat_template_kwargs) : TANE_OK;
 }
 
 /* "/top-k 5": the same rows, checks and messages as on the command line. */
@@ -152,7 +183,7 @@ static Status change(Chat *chat, const char *name, const char *value) {
         if (strcmp(key, changeable[i]) == 0) {
             TRY_RETURN(option_set(chat->set, key, value, "chat"));
             show_settings(chat->config);
-            return TANE_OK;
+            return strcmp(key, "system") ? TANE_OK : begin_talk(chat);
         }
         words[4 + i] = changeable[i];
     }
@@ -168,7 +199,7 @@ static Status command(Chat *chat, const char *line) {
     value += strspn(value, " \t");
     snprintf(name, sizeof name, "%.*s", (int)n, line + 1);
     if (strcmp(name, "help") == 0) {
-        show_help();
+        show_help(chat);
     } else if (strcmp(name, "quit") == 0 || strcmp(name, "exit") == 0) {
         chat->quit = true;
     } else if (strcmp(name, "settings") == 0) {
@@ -177,6 +208,7 @@ static Status command(Chat *chat, const char *line) {
         *chat->config = chat->first;
         chat->turn = 0;
         show_settings(chat->config);
+        return begin_talk(chat);
     } else {
         return change(chat, name, value);
     }
@@ -233,12 +265,16 @@ static Status talk(Chat *chat) {
     chat->interactive = cli_is_terminal(stdin);
     chat->stop = stop_tokens(&chat->open);
     chat->first = *chat->config;
+    chat->templated = chat->open.chat && strcmp(chat->config->template, "none");
+    TRY_RETURN(begin_talk(chat));
     TRY_RETURN(engine_new(&chat->engine, chat->open.model, 1, 0));
     engine_set_vocab(chat->engine, tokenizer_vocab_size(chat->open.tokenizer));
     if (!chat->interactive) return talk_in_pipe(chat);
     sigaction(SIGINT, &action, NULL);
     fprintf(stderr,
-            "%s, %s. It has no chat template: each line is a prompt, and it goes on from there. /help tells more.\n",
+            chat->templated ? "%s, %s. Say something; /help tells more.\n"
+                            : "%s, %s. It has no chat template: each line is a prompt, and it goes on from there. /help "
+                              "tells more.\n",
             chat->open.folder, dtype_name(chat->open.model->dtype));
     return talk_in_terminal(chat);
 }
@@ -256,6 +292,7 @@ static Status run(const Command *self, int argc, char **argv) {
     TRY(open_model(&chat.open, words.items[0], config.compute_dtype, config.device, config.tokenizer));
     TRY(talk(&chat));
 out:
+    conversation_end(&chat.talk);
     engine_free(chat.engine);
     open_model_close(&chat.open);
     option_release(&set);
@@ -264,14 +301,16 @@ out:
 
 const Command cmd_chat = {
     .name = "chat",
-    .summary = "ask a model questions, line by line",
+    .summary = "talk with a model",
     .usage = "tane chat MODEL [options]",
-    .examples = "  tane chat quickstart --suffix =       type 12+(-34), read -22\n"
+    .examples = "  tane chat SmolLM2-135M-Instruct.gguf --temperature 0.7\n"
+                "  tane chat quickstart --suffix =       type 12+(-34), read -22\n"
                 "  tane chat runs/story/best --temperature 0.8 --top-k 50\n"
                 "  tane chat quickstart < problems.txt   an answer a line\n",
     .options = &table,
     .details =
-        "MODEL is a model folder, a run's folder (its best checkpoint, else its last), or the name of a run in runs/.\n"
+        "MODEL is a model folder, a .gguf file, a run's folder (its best checkpoint, else its last), or the name of a run\n"
+        "in runs/. A model with a chat template is told the whole conversation through it; others get each line alone.\n"
         "In a terminal, Ctrl-C stops an answer, Ctrl-D ends the conversation, and /help lists what can be changed.\n",
     .run = run,
 };

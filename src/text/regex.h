@@ -1,8 +1,8 @@
 /* Regular expressions that stand in tokenizer files, on PCRE2 with its JIT compiler.
  *
  * tokenizers runs them on Oniguruma (Ruby's syntax), tiktoken on Rust's fancy-regex. Where PCRE2 means something else
-  * by the same text, the expression is rewritten: \s (Unicode's White_Space), \w, \h, \p{Han} and other scripts,
-   * \u3042, classes in classes and their intersection ([\p{L}&&[^\p{Han}]]). ^ and $ are those of lines.
+ * by the same text, the expression is rewritten: \s (Unicode's White_Space), \w, \h, \p{Han} and other scripts,
+ * \u3042, classes in classes and their intersection ([\p{L}&&[^\p{Han}]]). ^ and $ are those of lines.
  */
 #ifndef TEXT_REGEX_H
 #define TEXT_REGEX_H

@@ -1,8 +1,9 @@
 /* The scanners written by hand, and the table that finds them by the text of their expression.
  *
  * An expression's alternatives are tried in order and each takes as much as it can; the comment of a scanner says how
-  * that comes out as a walk without going back. Each scanner is one inlined function; CUTTER makes the loop over
-   * words of it. /
+ * that comes out as a walk without going back. Each scanner is one inlined function; CUTTER makes the loop over
+ * words of it.
+ */
 #include "text/scan.h"
 
 #include <string.h>
@@ -100,8 +101,8 @@ INLINE size_t contraction(Input in, size_t p, bool fold) {
 
 /* \s*[\r\n]+|\s+(?!\S)|\s+ at white space: through the last newline of the run; without one, all of the run but its
  * last character, which belongs to what follows, unless nothing follows or that is all there is. newlines false:
-  * without the first alternative. tail: \s++$ goes before all of them. stop: characters of these classes count as the
-   * text's end. */
+ * without the first alternative. tail: \s++$ goes before all of them. stop: characters of these classes count as the
+ * text's end. */
 INLINE size_t spaces(Input in, size_t p, bool newlines, bool tail, unsigned stop) {
     size_t begin = p, last = p, behind_newline = 0, len = 0;
     unsigned class = 0;
@@ -137,7 +138,7 @@ INLINE size_t gpt2(Input in, size_t p, bool digits) {
 
 /* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
  * triples: numbers go by three, else one by one. tail: \s++$ goes before the newlines. letters: L, or L and M, which
-  * then are out of the fourth alternative too. */
+ * then are out of the fourth alternative too. */
 INLINE size_t cl100k(Input in, size_t p, bool triples, bool tail, unsigned letters) {
     size_t len, next_len;
     if (in.text[p] == '\'' && (len = contraction(in, p, true)) != 0) return p + len;
@@ -162,7 +163,7 @@ INLINE size_t cl100k(Input in, size_t p, bool triples, bool tail, unsigned lette
 
 /* [U]*[W]+|[U]+[W]* at p, where U are letters but small ones, W letters but capitals, and marks are both: through U
  * as far as it goes; then small letters if there are any, else back behind the last character that is W too, if there
-  * is one. p itself when neither matches. */
+ * is one. p itself when neither matches. */
 INLINE size_t cased_letters(Input in, size_t p) {
     size_t len, behind_both = 0, q = p;
     unsigned class = 0;
@@ -219,9 +220,8 @@ INLINE size_t run_apart(Input in, size_t p, unsigned set) {
     return p;
 }
 
-/* The end of a match at p, or p. Numbers by three and runs of kana and Han are cut out first; in what lies between
- * them: [!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-  * */
+/* The end of a match at p, or p. Numbers by three and runs of kana and Han are cut out first; what lies between is for
+ * [!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
 INLINE size_t deepseek3_at(Input in, size_t p) {
     size_t len, next_len = 0;
     unsigned class = class_apart(in, p, &len);

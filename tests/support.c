@@ -52,6 +52,8 @@ int test_teardown(void **state) {
     return dir_remove(folder) == TANE_OK ? 0 : -1;
 }
 
+void *test_room(size_t bytes) { return keep(bytes); }
+
 const char *test_dir(void) { return folder; }
 
 const char *test_path(const char *fmt, ...) {

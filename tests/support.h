@@ -30,6 +30,8 @@ const char *test_data(const char *name);
 /* Writes a file (not through base/file, so that faults do not touch it) and returns its path. */
 const char *test_write(const char *path, const char *text);
 const char *test_write_bytes(const char *path, const void *bytes, size_t n);
+/* Zeroed bytes, valid until the end of the test. */
+void *test_room(size_t bytes);
 /* The whole file as text, NULL when it is not there; valid until the end of the test. */
 char *test_read(const char *path, size_t *n);
 

@@ -38,7 +38,9 @@ enum {
 #define GGML_INLINE static inline __attribute__((always_inline))
 #if defined(__x86_64__)
 #define GGML_AVX2 __attribute__((target("avx2")))
+#ifndef GGML_HAS_AVX2 /* a test says no */
 #define GGML_HAS_AVX2() (__builtin_cpu_supports("avx2") != 0)
+#endif
 #endif
 
 GGML_INLINE float bits_to_f32(uint32_t bits) {

@@ -1,5 +1,5 @@
-/* Blocks to numbers: the same bits as ggml's reference functions. Each product of a scale and a quantized number is exact
- * in fp32 or rounded once, so there is one right answer. */
+/* Blocks to numbers: the same bits as ggml's reference functions. Each product of a scale and a quantized number is
+ * exact in fp32 or rounded once, so there is one right answer. */
 #include "format/ggml_block.h"
 
 /* ---- blocks of 32 ----------------------------------------------------------------------------------------------- */
@@ -97,8 +97,8 @@ GGML_INLINE void decode_q5_k(const uint8_t *in, float *out) {
     }
 }
 
-/* Each half of the block, 128 numbers, has 64 bytes of low and 32 bytes of high bits; its four quarters of 32 numbers are
- * the low halves of the first and second 32 bytes, then the high ones, and bits 0-1, 2-3, 4-5 and 6-7. */
+/* Each half of the block, 128 numbers, has 64 bytes of low and 32 bytes of high bits; its four quarters of 32 numbers
+ * are the low halves of the first and second 32 bytes, then the high ones, and bits 0-1, 2-3, 4-5 and 6-7. */
 GGML_INLINE void decode_q6_k(const uint8_t *in, float *out) {
     const int8_t *scales = (const int8_t *)in + 192;
     float d = load_half(in + 208);
@@ -126,8 +126,8 @@ GGML_INLINE void decode_bf16(const uint8_t *in, int64_t n, float *out) {
     for (int64_t i = 0; i < n; i++) out[i] = bits_to_f32((uint32_t)in[2 * i] << 16 | (uint32_t)in[2 * i + 1] << 24);
 }
 
-#define BLOCKS(decode, block, bytes) \
-    for (int64_t i = 0; i < n; i += (block), in += (bytes)) decode(in, out + i); \
+#define BLOCKS(decode, block, bytes)                                                                                   \
+    for (int64_t i = 0; i < n; i += (block), in += (bytes)) decode(in, out + i);                                       \
     break
 
 GGML_INLINE void decode(GgmlType type, const uint8_t *in, int64_t n, float *out) {

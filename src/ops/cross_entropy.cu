@@ -2,13 +2,14 @@
  * cuBLASLt in the compute type; one kernel turns them into losses and, in place, into dlogits; two products make dx and
  * dw of these. All rows are computed: how many have a label is not known where the work is queued.
  *
- *   loss_rows<T, GRAD, WARP>: a row is read once, for the maximum and the sum of exponentials together (online softmax,
+ *   loss_rows<T, GRAD, WARP, CAP>: a row is read once, for the maximum and the sum of exponentials together (online softmax,
  *   Milakov & Gimelshein 2018), and stays in shared memory for the second sweep, which writes the gradient. WARP: a
  * warp a row, for few classes. Else a block a row; what of it shared memory cannot hold is read again, from L2 for the
  * most part. Without gradients there is no second sweep. move_gradient<TO, FROM>: adds dx to a gradient that another
  * consumer of x wrote before, or that has another type; else backward copies it.
  *
- * Exponentials are the hardware's powers of two: p = 2^(log2(e) (z - top)) / total, where top's own is exactly 1.
+ * Exponentials are the hardware's powers of two: p = 2^(log2(e) (z - top)) / total, where top's own is exactly 1. CAP:
+ * with softcap, which is taken from each product as it is read, in both sweeps.
  */
 #include "ops/kernel.cuh"
 #include "device/cuda/matmul.h"
@@ -29,7 +30,7 @@ typedef struct LossRows {
     void *logits;                /* (rows, stride) */
     int64_t rows, stride, first; /* first: row of the op that the chunk begins with */
     int v, kept;
-    float smoothing;
+    float smoothing, cap, inverse_cap;
     const int32_t *labels;
     float *losses;
     int32_t *hits;
@@ -38,10 +39,11 @@ typedef struct LossRows {
     CudaFault *fault;
 } LossRows;
 
-__device__ static inline float exp_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
-    return y;
+__device__ static inline float exp_fast(float x) { return exp2_fast(x * 1.44269504f); }
+
+/* The logit that a product stands for. The same bits wherever it is asked for: nothing may be fused into it. */
+template <bool CAP> __device__ static inline float logit_of(const LossRows *a, float product) {
+    return CAP ? __fmul_rn(a->cap, tanh_f32(__fmul_rn(product, a->inverse_cap))) : product;
 }
 
 /* What is known of a part of a row: the largest logit, total = sum of e^(z - top), sum of z, and whether the label is
@@ -109,7 +111,7 @@ template <bool WARP> __device__ static inline RowPart team_join(RowPart p) {
 }
 
 /* First sweep: a thread's own vectors of the row, several loads in flight, kept where there is room. */
-template <typename T, bool GRAD>
+template <typename T, bool GRAD, bool CAP>
 __device__ static inline RowPart read_row(const LossRows *a, const T *z, int4 *keep, int own, int step, int label,
                                           float at_label) {
     constexpr int N = Vec16<T>::N;
@@ -127,14 +129,16 @@ __device__ static inline RowPart read_row(const LossRows *a, const T *z, int4 *k
             if (GRAD && at < a->kept) keep[at / N] = raw[u];
             float x[N];
             unpack16<T>(x, raw[u]);
+#pragma unroll
+            for (int e = 0; e < N; e++) x[e] = logit_of<CAP>(a, x[e]);
             take<N>(&p, x, at, a->v, label, at_label, sums);
         }
     }
     return p;
 }
 
-/* Second sweep, over the same vectors: scale (p - (1 - s) onehot(label) - s / V). */
-template <typename T>
+/* Second sweep, over the same vectors: scale (p - (1 - s) onehot(label) - s / V), times the cap's slope. */
+template <typename T, bool CAP>
 __device__ static inline void write_gradient(const LossRows *a, T *z, const int4 *keep, int own, int step, int label,
                                              RowPart row) {
     constexpr int N = Vec16<T>::N;
@@ -143,15 +147,21 @@ __device__ static inline void write_gradient(const LossRows *a, T *z, const int4
     float target = scale * (1.0f - a->smoothing);
 #pragma unroll 2
     for (int i = own; i < a->v; i += step) {
-        float x[N];
+        float x[N], slope[N];
         unpack16<T>(x, i < a->kept ? keep[i / N] : *(const int4 *)(z + i));
 #pragma unroll
-        for (int e = 0; e < N; e++) x[e] = fmaf(exp_fast(x[e] - top), inverse, -uniform);
+        for (int e = 0; e < N; e++) {
+            float z = logit_of<CAP>(a, x[e]);
+            if (CAP) slope[e] = tanh_slope(z * a->inverse_cap);
+            x[e] = fmaf(exp_fast(z - top), inverse, -uniform);
+        }
         if (i <= label && label < i + N) {
 #pragma unroll
             for (int e = 0; e < N; e++)
                 if (i + e == label) x[e] -= target;
         }
+#pragma unroll
+        for (int e = 0; CAP && e < N; e++) x[e] *= slope[e];
         store16(z + i, x);
     }
 }
@@ -168,7 +178,7 @@ __device__ static inline void skip_row(const LossRows *a, T *z, int64_t row, int
 }
 
 /* A row's padding up to whole vectors is read and written, its values are nowhere used. */
-template <typename T, bool GRAD, bool WARP>
+template <typename T, bool GRAD, bool WARP, bool CAP>
 __global__ void __launch_bounds__(WARP ? WARP_ROWS * 32 : MOST_THREADS) loss_rows(LossRows a) {
     constexpr int N = Vec16<T>::N;
     extern __shared__ int4 shared[];
@@ -184,15 +194,15 @@ __global__ void __launch_bounds__(WARP ? WARP_ROWS * 32 : MOST_THREADS) loss_row
         skip_row<T, GRAD>(&a, z, row, own, step, label);
         return;
     }
-    float at_label = to_float(z[label]);
-    RowPart p = team_join<WARP>(read_row<T, GRAD>(&a, z, keep, own, step, label, at_label));
+    float at_label = logit_of<CAP>(&a, to_float(z[label]));
+    RowPart p = team_join<WARP>(read_row<T, GRAD, CAP>(&a, z, keep, own, step, label, at_label));
     if (own == 0) {
         float log_total = logf(p.total), loss = (1.0f - a.smoothing) * (log_total + (p.top - at_label));
         if (a.smoothing > 0.0f) loss += a.smoothing * (log_total + (p.top - p.sum / (float)a.v));
         a.losses[row] = loss;
         if (a.hits) a.hits[row] = !p.beaten && p.total == p.total;
     }
-    if (GRAD) write_gradient<T>(&a, z, keep, own, step, label, p);
+    if (GRAD) write_gradient<T, CAP>(&a, z, keep, own, step, label, p);
 }
 
 /* to (n) (+)= from, eight elements a thread. */
@@ -230,13 +240,17 @@ static int64_t chunk_rows(int64_t rows, int64_t row_bytes) {
 
 typedef void (*LossKernel)(LossRows);
 
-template <typename T> static LossKernel loss_kernel(bool grad, bool warp) {
-    if (warp) return grad ? loss_rows<T, true, true> : loss_rows<T, false, true>;
-    return grad ? loss_rows<T, true, false> : loss_rows<T, false, false>;
+template <typename T, bool CAP> static LossKernel loss_kernel_of(bool grad, bool warp) {
+    if (warp) return grad ? loss_rows<T, true, true, CAP> : loss_rows<T, false, true, CAP>;
+    return grad ? loss_rows<T, true, false, CAP> : loss_rows<T, false, false, CAP>;
+}
+template <typename T> static LossKernel loss_kernel(bool grad, bool warp, bool cap) {
+    return cap ? loss_kernel_of<T, true>(grad, warp) : loss_kernel_of<T, false>(grad, warp);
 }
 
 static LossKernel kernel_of(const Node *node, const CrossEntropyCuda *c) {
-    return CUDA_BY_TYPE(node->in[X]->dtype, loss_kernel, node->live, c->rows > 1);
+    bool cap = ((const CrossEntropyArgs *)node->args)->softcap > 0.0f;
+    return CUDA_BY_TYPE(node->in[X]->dtype, loss_kernel, node->live, c->rows > 1, cap);
 }
 
 /* The kernel over the logits: a warp a row, or a block with some eight vectors of 16 bytes a thread. With two blocks on
@@ -338,6 +352,7 @@ static Status run_rows(const Node *node, const TapeRun *run, int64_t from, int64
     r.rows = m, r.stride = c->stride, r.first = from;
     r.v = (int)node->in[W]->shape[0], r.kept = c->kept;
     r.smoothing = a->smoothing;
+    r.cap = a->softcap, r.inverse_cap = 1.0f / a->softcap;
     r.labels = (const int32_t *)node->in[LABELS]->data;
     r.losses = (float *)node->out[LOSSES]->data;
     r.hits = node->out[HITS] ? (int32_t *)node->out[HITS]->data : NULL;

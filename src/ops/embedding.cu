@@ -1,4 +1,5 @@
-/* Embedding on the GPU: x[b, t] = wte[token[b, t]] + wpe[position[b, t]]; dwte[token] += dx, dwpe[position] += dx.
+/* Embedding on the GPU: x[b, t] = scale wte[token[b, t]] + wpe[position[b, t]]; dwte[token] += scale dx,
+ * dwpe[position] += dx. The sum is scaled where it is written.
  *
  * forward: gather, a thread V elements of a row. An id out of range is reported and taken for 0.
  *
@@ -19,7 +20,10 @@
  */
 #include "ops/kernel.cuh"
 
-enum { TOKENS, POSITIONS, WTE, WPE };
+extern "C" {
+#include "ops/embedding.h"
+}
+
 enum { THREADS = 256, FEW = 1024, TILE = 2048, WAYS = 8, WINDOW = 32, PIECE_WARPS = 4, SUM_WARPS = 8 };
 
 /* V elements: 1, or whole vectors of 16 bytes. */
@@ -46,6 +50,7 @@ template <typename T, int V> __device__ static inline void store(T *p, const flo
 template <typename T> struct Gather {
     const int32_t *ids;
     const T *weight; /* NULL: none */
+    float scale;
     int limit, code; /* code: what to report */
 };
 
@@ -67,6 +72,8 @@ static __global__ void __launch_bounds__(THREADS)
     T *to = x + (int64_t)blockIdx.x * width + c;
     float v[V], p[V];
     load<T, V>(v, from);
+#pragma unroll
+    for (int e = 0; e < V; e++) v[e] *= wte.scale;
     if (wpe.weight) {
         int64_t position = checked_id(wpe, t, c == 0, fault);
         load<T, V>(p, wpe.weight + position * width + c);
@@ -82,6 +89,7 @@ typedef struct Scatter {
     const int32_t *ids;
     void *grad; /* (limit, width), fp32 or bf16; zeroed before where it is not added to */
     bool bf16, add;
+    float scale;
     int limit;
     uint64_t *keys, *other; /* (rows) each; sorted ones end up in `keys` */
     float *partial;         /* (windows, 2, width): the piece at a window's begin, and the last one that began inside */
@@ -95,21 +103,21 @@ __device__ static inline int safe_id(const Scatter &s, int row) {
     return id >= 0 && id < s.limit ? id : 0;
 }
 
-/* to[0 .. V) (+)= sum */
-template <typename G, int V> __device__ static inline void put_vector(G *to, float *sum, bool add) {
+/* to[0 .. V) (+)= scale sum */
+template <typename G, int V> __device__ static inline void put_vector(G *to, float *sum, float scale, bool add) {
     constexpr int WIDTH = V % Vec16<G>::N ? 1 : V; /* a store's: bf16 gradients of fp32 rows go one by one */
 #pragma unroll
     for (int e = 0; e < V; e += WIDTH) {
         float old[WIDTH];
         if (add) load<G, WIDTH>(old, to + e);
 #pragma unroll
-        for (int i = 0; i < WIDTH; i++) sum[e + i] = add ? sum[e + i] + old[i] : sum[e + i];
+        for (int i = 0; i < WIDTH; i++) sum[e + i] = add ? scale * sum[e + i] + old[i] : scale * sum[e + i];
         store<G, WIDTH>(to + e, sum + e);
     }
 }
 template <int V> __device__ static inline void put(const Scatter &s, int64_t at, float *sum) {
-    if (s.bf16) put_vector<__nv_bfloat16, V>((__nv_bfloat16 *)s.grad + at, sum, s.add);
-    else put_vector<float, V>((float *)s.grad + at, sum, s.add);
+    if (s.bf16) put_vector<__nv_bfloat16, V>((__nv_bfloat16 *)s.grad + at, sum, s.scale, s.add);
+    else put_vector<float, V>((float *)s.grad + at, sum, s.scale, s.add);
 }
 
 /* Sums of a block's warps, one after the other: column threadIdx.x of the block's 32 V, below `columns`, to
@@ -303,10 +311,16 @@ static Status plan(Node *node) {
     return TANE_OK;
 }
 
+/* Of the rows of wte or wpe. */
+static float scale_of(const Node *node, int k) {
+    return k == WTE ? ((const EmbeddingArgs *)node->args)->scale : 1.0f;
+}
+
 template <typename T> static Gather<T> gather_of(const Node *node, int ids, int weight, int code) {
     const Tensor *w = node->in[weight];
-    if (!w) return Gather<T>{NULL, NULL, 0, 0};
-    return Gather<T>{(const int32_t *)node->in[ids]->data, (const T *)w->data, (int)w->shape[0], code};
+    if (!w) return Gather<T>{NULL, NULL, 0.0f, 0, 0};
+    return Gather<T>{(const int32_t *)node->in[ids]->data, (const T *)w->data, scale_of(node, weight),
+                     (int)w->shape[0], code};
 }
 
 template <typename T, int V> static Status launch_gather(const Node *node) {
@@ -344,6 +358,7 @@ static Status scatters_of(const Node *node, const TapeRun *run, Scatters *all, i
         s->grad = grad->data;
         s->bf16 = grad->dtype == DTYPE_BF16;
         s->add = node_adds(node, k, run);
+        s->scale = scale_of(node, k);
         s->limit = (int)grad->shape[0];
         if (!s->add) CUDA_TRY(cudaMemsetAsync(grad->data, 0, tensor_bytes(grad), cuda_device(node)->stream));
         if (rows <= FEW) continue;

@@ -4,17 +4,15 @@
  * No gradient: training uses cross_entropy, which never holds the logits whole.
  */
 #include "device/gemm.h"
+#include "ops/logits.h"
 #include "ops/node.h"
-#include "ops/ops.h"
 #include "ops/simd.h"
 
-enum { X, W, AT };
-
-typedef struct LogitsArgs {
-    float softcap;   /* first, as every device finds it */
+typedef struct CpuLogits {
+    LogitsArgs args;
     Gemm gemm;       /* filled in by plan */
     size_t gathered; /* bytes of the rows picked out of x; the product's scratch lies behind them */
-} LogitsArgs;
+} CpuLogits;
 
 #ifdef OP_FRONT
 Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *at, float softcap) {
@@ -24,7 +22,7 @@ Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *at, float softcap) {
     if (!(softcap >= 0)) return tape_fail(t, "logits: softcap %g is negative", (double)softcap);
     int64_t shape[] = {x->shape[0], w->shape[0]};
     Tensor *y = tape_activation(t, "logits", DTYPE_F32, 2, shape), *in[] = {x, w, at};
-    LogitsArgs args = {.softcap = softcap};
+    CpuLogits args = {.args.softcap = softcap};
     if (!tape_record(t, OP_logits, &args, sizeof args, in, 3, &y, 1)) return NULL;
     y->keep = true;
     return y;
@@ -36,7 +34,7 @@ static Status plan(Node *node) {
     DType type = x->dtype;
     if ((type != DTYPE_F32 && type != DTYPE_BF16) || w->dtype != type)
         return FAIL(TANE_EUNSUPPORTED, "logits: no CPU kernel for %s x %s", dtype_name(type), dtype_name(w->dtype));
-    LogitsArgs *a = (LogitsArgs *)node->args;
+    CpuLogits *a = (CpuLogits *)node->args;
     int64_t rows = x->shape[0], c = x->shape[2], v = w->shape[0];
     a->gemm = (Gemm){
         .m = rows, .n = v, .k = c, .type = type, .out_type = DTYPE_F32, .trans_b = true, .lda = c, .ldb = c, .ldc = v};
@@ -47,7 +45,7 @@ static Status plan(Node *node) {
 
 static Status forward(const Node *node, const TapeRun *run) {
     (void)run;
-    const LogitsArgs *a = node->args;
+    const CpuLogits *a = node->args;
     const Tensor *x = node->in[X];
     const int32_t *at = node->in[AT]->data;
     int64_t rows = x->shape[0], length = x->shape[1], c = x->shape[2];
@@ -60,7 +58,7 @@ static Status forward(const Node *node, const TapeRun *run) {
         memcpy(picked + (size_t)b * bytes, row_at(x->data, x->dtype, (b * length + at[b]) * c), bytes);
     }
     TRY_RETURN(gemm_run(&a->gemm, picked, node->in[W]->data, node->out[0]->data, NULL, picked + a->gathered));
-    if (a->softcap > 0.0f) softcap_row(node->out[0]->data, tensor_count(node->out[0]), a->softcap);
+    if (a->args.softcap > 0.0f) softcap_row(node->out[0]->data, tensor_count(node->out[0]), a->args.softcap);
     return TANE_OK;
 }
 

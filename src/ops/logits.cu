@@ -1,10 +1,15 @@
 /* Logits on CUDA: y[b] = x[b, at[b]] w^T in fp32. See logits.c.
  *
- * gather_rows picks the rows out of x, and the matrix-vector kernel (up to eight rows) or cuBLASLt multiplies them. */
+ * gather_rows picks the rows out of x, and the matrix-vector kernel (up to eight rows) or cuBLASLt multiplies them. Where
+ * there is a softcap, cap_logits passes over what they wrote. */
 #include "ops/kernel.cuh"
 #include "device/cuda/matmul.h"
 
-enum { X, W, AT, THREADS = 256 };
+extern "C" {
+#include "ops/logits.h"
+}
+
+enum { THREADS = 256 };
 
 static MatmulShape product_shape(const Node *node) {
     const Tensor *x = node->in[X], *w = node->in[W];
@@ -31,6 +36,14 @@ __global__ void gather_rows(U *picked, const U *x, const int32_t *at, int64_t le
     for (int64_t i = threadIdx.x; i < units; i += blockDim.x) picked[b * units + i] = x[(b * length + row) * units + i];
 }
 
+/* y (n) = cap tanh(y / cap) */
+static __global__ void __launch_bounds__(THREADS) cap_logits(float *y, int64_t n, float cap) {
+    let_next_start();
+    wait_for_previous();
+    int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x;
+    if (i < n) y[i] = cap * tanh_f32(y[i] / cap);
+}
+
 static size_t picked_bytes(const MatmulShape *s) { return cuda_align((size_t)(s->m * s->k) * dtype_size(s->type)); }
 
 static Status plan(Node *node) {
@@ -55,12 +68,10 @@ template <typename U> static Status gather(const Node *node, const MatmulShape *
                              node->in[X]->shape[1], units, d->fault);
 }
 
-static Status forward(const Node *node, const TapeRun *run) {
-    (void)run;
+static Status product(const Node *node) {
     CudaDevice *d = cuda_device(node);
     MatmulShape s = product_shape(node);
     size_t size = dtype_size(s.type);
-    if (!s.m) return TANE_OK;
     if (s.k * size % 16 == 0) TRY_RETURN(gather<int4>(node, &s, 16));
     else TRY_RETURN(size == 4 ? gather<int32_t>(node, &s, 4) : gather<int16_t>(node, &s, 2));
     const void *w = node->in[W]->data;
@@ -69,6 +80,17 @@ static Status forward(const Node *node, const TapeRun *run) {
     TRY_RETURN(matmul_plan(d, &s, &m));
     return matmul_run(d, m, node->scratch, w, node->out[0]->data, NULL, false, false,
                       (char *)node->scratch + picked_bytes(&s));
+}
+
+static Status forward(const Node *node, const TapeRun *) {
+    float cap = ((const LogitsArgs *)node->args)->softcap;
+    Tensor *y = node->out[0];
+    int64_t n = tensor_count(y);
+    if (!n) return TANE_OK;
+    TRY_RETURN(product(node));
+    if (cap == 0.0f) return TANE_OK;
+    return cuda_launch_early(cuda_device(node), y->shape[0] <= CUDA_FEW_ROWS, cap_logits,
+                             dim3((unsigned)cuda_blocks(n, THREADS)), THREADS, (float *)y->data, n, cap);
 }
 
 CUDA_KERNEL_NODIFF(logits, plan, forward)

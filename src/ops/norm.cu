@@ -16,14 +16,11 @@
  */
 #include "ops/column_sums.cuh"
 
-enum { X, DELTA, WEIGHT, BIAS };
-enum { SUM, Y };
-enum { WARPS = 4 }; /* of a block where a warp takes a row */
+extern "C" {
+#include "ops/norm.h"
+}
 
-typedef struct NormArgs {
-    NormKind kind;
-    float epsilon, dropout;
-} NormArgs;
+enum { WARPS = 4 }; /* of a block where a warp takes a row */
 
 /* ---- the mask of delta */
 
@@ -66,8 +63,8 @@ template <typename T> struct Forward {
     float *stats;                       /* (2, rows): mean, r; NULL without backward */
     int64_t rows;
     int width;
-    float epsilon;
-    bool layer, again; /* again: x is the sum, stats are read */
+    float epsilon, one; /* one: what is added to the weight */
+    bool layer, again;  /* again: x is the sum, stats are read */
     Coins coins;
 };
 
@@ -154,7 +151,7 @@ static __global__ void __launch_bounds__(WARP ? 32 * WARPS : 1024) rows(const Fo
         load16(weight, a.weight + c);
         if (a.bias) load16(bias, a.bias + c);
 #pragma unroll
-        for (int e = 0; e < N; e++) s[v][e] = normed(s[v][e], mean, r, weight[e], bias[e]);
+        for (int e = 0; e < N; e++) s[v][e] = normed(s[v][e], mean, r, weight[e] + a.one, bias[e]);
         store16(a.y + row * a.width + c, s[v]);
     }
 }
@@ -191,7 +188,7 @@ template <typename T> static __global__ void __launch_bounds__(1024) any(const F
         }
     }
     for (int c = threadIdx.x; c < a.width; c += blockDim.x)
-        a.y[first + c] = from_float<T>(normed(to_float(from[first + c]), mean, r, to_float(a.weight[c]),
+        a.y[first + c] = from_float<T>(normed(to_float(from[first + c]), mean, r, to_float(a.weight[c]) + a.one,
                                               a.bias ? to_float(a.bias[c]) : 0.0f));
 }
 
@@ -206,6 +203,7 @@ template <typename T> struct Backward {
     float *partial;
     int64_t rows;
     int width;
+    float one; /* what is added to the weight */
     bool layer, add_x, add_delta, sum_x;
     Coins coins;
 };
@@ -306,7 +304,7 @@ static __global__ void __launch_bounds__(WARP ? 32 * WARPS : back_threads(MORE),
             unpack<T>(w, weight[v]);
 #pragma unroll
             for (int e = 0; e < N; e++) {
-                float n = (s[e] - mean) * r, g = dy[e] * w[e];
+                float n = (s[e] - mean) * r, g = dy[e] * (w[e] + a.one);
                 columns[0][v][e] += dy[e] * n;
                 columns[1][v][e] += dy[e];
                 sum_g += g;
@@ -328,7 +326,7 @@ static __global__ void __launch_bounds__(WARP ? 32 * WARPS : back_threads(MORE),
             unpack<T>(w, weight[v]);
             unpack<T>(ds, dsum_raw[v]);
 #pragma unroll
-            for (int e = 0; e < N; e++) ds[e] += r * (dy[e] * w[e] - mean_g - (s[e] - mean) * r * mean_gn);
+            for (int e = 0; e < N; e++) ds[e] += r * (dy[e] * (w[e] + a.one) - mean_g - (s[e] - mean) * r * mean_gn);
             if (a.dx) put16(a.dx + row * a.width + c, ds, a.add_x);
             if (MORE && a.coins.run && !a.sum_x) times_mask<N>(ds, row * a.width + c, a.coins, run);
             if constexpr (MORE) {
@@ -365,14 +363,14 @@ template <typename T> static __global__ void __launch_bounds__(1024) any_back(co
     int64_t row = blockIdx.x, first = row * a.width;
     float mean = a.stats[row], r = a.stats[a.rows + row], sum_g = 0.0f, sum_gn = 0.0f;
     for (int c = threadIdx.x; c < a.width; c += blockDim.x) {
-        float g = to_float(a.dy[first + c]) * to_float(a.weight[c]);
+        float g = to_float(a.dy[first + c]) * (to_float(a.weight[c]) + a.one);
         sum_g += g;
         sum_gn += g * (to_float(a.s[first + c]) - mean) * r;
     }
     float2 sums = group_sum2<false>(sum_g, sum_gn, shared);
     float mean_g = a.layer ? sums.x / (float)a.width : 0.0f, mean_gn = sums.y / (float)a.width;
     for (int c = threadIdx.x; c < a.width; c += blockDim.x) {
-        float g = to_float(a.dy[first + c]) * to_float(a.weight[c]);
+        float g = to_float(a.dy[first + c]) * (to_float(a.weight[c]) + a.one);
         float ds = r * (g - mean_g - (to_float(a.s[first + c]) - mean) * r * mean_gn);
         if (a.dsum) ds += to_float(a.dsum[first + c]);
         if (a.dx) a.dx[first + c] = from_float<T>(a.add_x ? ds + to_float(a.dx[first + c]) : ds);
@@ -415,6 +413,7 @@ typedef struct Layout {
     size_t shared;
 } Layout;
 
+static float weight_offset(NormKind kind) { return kind == NORM_RMS_ONE ? 1.0f : 0.0f; }
 static float dropout_of(const Node *node) { return ((const NormArgs *)node->args)->dropout; }
 
 static int whole_warps(int64_t threads) { return (int)cuda_blocks(threads, 32) * 32; }
@@ -524,6 +523,7 @@ template <typename T> static Status launch_forward(const Node *node, const TapeR
     a.rows = tensor_rows(x);
     a.width = (int)tensor_width(x);
     a.epsilon = args->epsilon;
+    a.one = weight_offset(args->kind);
     a.layer = args->kind == NORM_LAYER;
     a.again = again;
     a.coins = coins_of(node, run);
@@ -569,6 +569,7 @@ template <typename T> static Status sum_after(const Node *node, const TapeRun *r
 }
 
 template <typename T> static Status launch_backward(const Node *node, const TapeRun *run) {
+    const NormArgs *args = (const NormArgs *)node->args;
     CudaDevice *d = cuda_device(node);
     const Tensor *s = node->out[SUM] ? node->out[SUM] : node->in[X];
     const Tensor *dsum = node->out[SUM] ? node->out[SUM]->grad : NULL;
@@ -588,7 +589,8 @@ template <typename T> static Status launch_backward(const Node *node, const Tape
     a.partial = grads.of[0].data || grads.of[1].data || grads.of[2].data ? (float *)node->scratch : NULL;
     a.rows = tensor_rows(s);
     a.width = (int)tensor_width(s);
-    a.layer = ((const NormArgs *)node->args)->kind == NORM_LAYER;
+    a.one = weight_offset(args->kind);
+    a.layer = args->kind == NORM_LAYER;
     a.add_x = node_adds(node, X, run);
     a.add_delta = node_adds(node, DELTA, run);
     a.sum_x = on_the_way == X;

@@ -6,14 +6,8 @@
  * rotates the other way. Works in place where the tape allows.
  */
 #include "ops/node.h"
-#include "ops/ops.h"
+#include "ops/rope.h"
 #include "ops/simd.h"
-
-enum { QKV, POSITIONS, COS_SIN };
-
-typedef struct RopeArgs {
-    int heads, kv_heads, head_dim;
-} RopeArgs;
 
 #ifdef OP_FRONT
 Tensor *op_rope(Tape *t, Tensor *qkv, Tensor *positions, Tensor *cos_sin, int heads, int kv_heads, int head_dim) {

@@ -1,30 +1,36 @@
 /* Rotary position embedding on the GPU: the formula of rope.c, in place where the tape allows.
  *
- * blockIdx.x is the row; a thread rotates V pairs of one head (16 bytes of each half where half a head is made of whole
- * vectors, else 1 element) or, out of place, copies V elements of the values. A position outside the table is reported
- * and taken for 0.
+ * blockIdx.x is the row; a thread rotates V pairs of one head (16 bytes of each half where a head and half of what is
+ * rotated of it are made of whole vectors, else 1 element) or, out of place, copies V elements of the values or of what
+ * the table leaves of a head. A position outside the table is reported and taken for 0.
  */
 #include "ops/kernel.cuh"
 
-enum { QKV, POSITIONS, COS_SIN };
-enum { THREADS = 256 };
+extern "C" {
+#include "ops/rope.h"
+}
 
-typedef struct RopeArgs {
-    int heads, kv_heads, head_dim;
-} RopeArgs;
+enum { THREADS = 256 };
 
 template <typename T> struct Rotation {
     const T *from;
     T *to;                    /* (rows, width); may be `from` */
     const int32_t *positions; /* (rows) */
-    const float *cos_sin;     /* (limit, head_dim) */
+    const float *cos_sin;     /* (limit, 2 half) */
     CudaFault *fault;
-    int limit, t;       /* positions are (rows / t, t) */
-    int width, rotated; /* elements of a row; of queries and keys in it */
-    int half;           /* of a head */
-    int items;          /* of a row: rotated / 2 / V pairs, then copies */
+    int limit, t;         /* positions are (rows / t, t) */
+    int width;            /* elements of a row */
+    int heads, dim, half; /* heads of queries and keys in it; elements of one, of which 2 half are rotated */
+    int items;            /* of a row: heads * half / V pairs, then copies */
     float direction;
 };
+
+/* Where copy k of a row lies: what the table leaves of the heads, then the values. */
+template <typename T> __device__ static inline int copied_at(const Rotation<T> &r, int k, int v) {
+    int left = r.dim - 2 * r.half, per_head = left / v;
+    if (k >= r.heads * per_head) return r.heads * r.dim + (k - r.heads * per_head) * v;
+    return k / per_head * r.dim + 2 * r.half + k % per_head * v;
+}
 
 template <typename T, int V> __device__ static inline void load(float *to, const T *p) {
     if constexpr (V == 1) {
@@ -42,12 +48,12 @@ template <typename T, int V> __device__ static inline void store(T *p, const flo
 template <typename T, int V> static __global__ void __launch_bounds__(THREADS) rotate(const Rotation<T> r) {
     let_next_start();
     wait_for_previous();
-    int item = blockIdx.y * blockDim.x + threadIdx.x, pairs = r.rotated / 2 / V;
+    int item = blockIdx.y * blockDim.x + threadIdx.x, pairs = r.heads * (r.half / V);
     if (item >= r.items) return;
     int64_t row = (int64_t)blockIdx.x * r.width;
     float a[V], b[V], cs[V], sn[V];
     if (item >= pairs) {
-        int c = r.rotated + (item - pairs) * V;
+        int c = copied_at(r, item - pairs, V);
         load<T, V>(a, r.from + row + c);
         store<T, V>(r.to + row + c, a);
         return;
@@ -59,7 +65,7 @@ template <typename T, int V> static __global__ void __launch_bounds__(THREADS) r
     }
     int per_head = r.half / V, head = item / per_head, j = (item - head * per_head) * V;
     const float *table = r.cos_sin + (int64_t)position * 2 * r.half + j;
-    int64_t at = row + (int64_t)head * 2 * r.half + j;
+    int64_t at = row + (int64_t)head * r.dim + j;
     load<T, V>(a, r.from + at);
     load<T, V>(b, r.from + at + r.half);
     load<float, V>(cs, table);
@@ -85,7 +91,8 @@ static Status plan(Node *node) {
 }
 
 template <typename T, int V> static Status launch_vectors(const Node *node, Rotation<T> r) {
-    r.items = r.rotated / 2 / V + (r.from == r.to ? 0 : (r.width - r.rotated) / V);
+    r.items = r.heads * (r.half / V) + (r.from == r.to ? 0 : (r.width - r.heads * 2 * r.half) / V);
+    if (!r.items) return TANE_OK;
     unsigned threads = (unsigned)cuda_blocks(r.items, 32) * 32;
     if (threads > THREADS) threads = THREADS;
     dim3 grid((unsigned)tensor_rows(node->in[QKV]), (unsigned)cuda_blocks(r.items, threads));
@@ -104,10 +111,12 @@ template <typename T> static Status launch(const Node *node, const void *from, v
     r.limit = (int)table->shape[0];
     r.t = (int)tensor_width(node->in[POSITIONS]);
     r.width = (int)tensor_width(node->in[QKV]);
-    r.rotated = (args->heads + args->kv_heads) * args->head_dim;
-    r.half = args->head_dim / 2;
+    r.heads = args->heads + args->kv_heads;
+    r.dim = args->head_dim;
+    r.half = (int)table->shape[1] / 2;
     r.direction = direction;
-    return r.half % Vec16<T>::N == 0 ? launch_vectors<T, Vec16<T>::N>(node, r) : launch_vectors<T, 1>(node, r);
+    constexpr int N = Vec16<T>::N;
+    return r.half % N == 0 && r.dim % N == 0 ? launch_vectors<T, N>(node, r) : launch_vectors<T, 1>(node, r);
 }
 
 static Status forward(const Node *node, const TapeRun *) {

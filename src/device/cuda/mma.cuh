@@ -85,11 +85,4 @@ __device__ static inline void copy4_async(void *to, const void *from, bool valid
 }
 __device__ static inline void copy_wait(void) { MMA_ASM_VOLATILE("cp.async.wait_all;" : : : "memory"); }
 
-/* 2^x in one instruction (on every GPU), 2 ulp; 2^-Inf is 0. */
-__device__ static inline float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 #endif

@@ -271,11 +271,12 @@ static Status check_range(const Cursor *c, const GgufTensor *t, uint64_t offset,
                     "%zu",
                     c->path, t->name, (unsigned long long)offset, alignment);
     if (offset != *expected)
-        return FAIL(TANE_EFORMAT,
-                    "%s: tensor \"%.200s\" is at byte %llu of the data, but must be at %llu, right behind the one before "
-                    "it: %s",
-                    c->path, t->name, (unsigned long long)offset, (unsigned long long)*expected,
-                    offset < *expected ? "they overlap" : "there is a hole");
+        return FAIL(
+            TANE_EFORMAT,
+            "%s: tensor \"%.200s\" is at byte %llu of the data, but must be at %llu, right behind the one before "
+            "it: %s",
+            c->path, t->name, (unsigned long long)offset, (unsigned long long)*expected,
+            offset < *expected ? "they overlap" : "there is a hole");
     uint64_t end;
     if (__builtin_add_overflow(offset, t->bytes + alignment - 1, &end))
         return FAIL(TANE_EFORMAT, "%s: tensor \"%.200s\" makes the data too large for any file", c->path, t->name);

@@ -121,7 +121,7 @@ def write_file():
     w.add_bool("kind.true", True)
     w.add_bool("kind.false", False)
     w.add_string("kind.text", "種 seed\n")
-    w.add_string("kind.empty", "")
+    w.add_key_value("kind.empty", "", gguf.GGUFValueType.STRING)  # add_string leaves it out
     V = gguf.GGUFValueType
     w.add_key_value("array.text", [f"token {i}" for i in range(200)], V.ARRAY, V.STRING)
     w.add_key_value("array.i32", [1, -2, 3], V.ARRAY, V.INT32)
@@ -144,6 +144,26 @@ def write_file():
     w.close()
 
 
+def write_plain():
+    """Only what tane writes too: tests/test_gguf.c makes the same bytes."""
+    w = gguf.GGUFWriter("tests/golden/gguf/plain.gguf", "llama")
+    V = gguf.GGUFValueType
+    w.add_uint32("a.u32", 7)
+    w.add_float32("a.f32", 0.1)
+    w.add_bool("a.bool", True)
+    w.add_string("a.text", "種")
+    w.add_key_value("a.texts", ["", "b", "cc"], V.ARRAY, V.STRING)
+    w.add_key_value("a.f32s", [0.5, -1e-3], V.ARRAY, V.FLOAT32)
+    w.add_key_value("a.i32s", [1, -2, 3], V.ARRAY, V.INT32)
+    w.add_tensor("first", ramp(3, 5))
+    w.add_tensor("second", encode("Q8_0", np.ascontiguousarray(ramp(3, 32).ravel())).reshape(3, -1), raw_dtype=T.Q8_0)
+    w.add_tensor("third", ramp(6, 4).reshape(3, 2, 4))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
 def write_split():
     w = gguf.GGUFWriter("tests/golden/gguf/split.gguf", "llama", split_max_tensors=2)
     w.add_uint32("llama.block_count", 5)
@@ -158,4 +178,5 @@ def write_split():
 os.makedirs("tests/golden/gguf", exist_ok=True)
 write_blocks()
 write_file()
+write_plain()
 write_split()

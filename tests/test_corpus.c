@@ -1,6 +1,6 @@
-/* The fuzz targets on their corpora: every file of tests/corpus/NAME/, and what becomes of it by cutting and by changing
- * bytes. Memory must be released, and never be more than the input and 64 MiB. The printed names say, when a run dies,
- * which input did it. */
+/* The fuzz targets on their corpora: every file of tests/corpus/NAME/, and what becomes of it by cutting and by
+ * changing bytes. Memory must be released, and never be more than the input and 64 MiB. The printed names say, when a
+ * run dies, which input did it. */
 #include "support.h"
 
 #include <stdio.h>
@@ -59,7 +59,7 @@ static void replay(const char *name, Target *target) {
         mem_free(path);
         print_message("%s\n", files.names[i]);
         run(target, bytes, n);
-        for (int round = 0; n < LARGE && round < test_rounds(20); round++) {
+        for (int round = 0; n < LARGE && round < test_rounds(50); round++) {
             memcpy(changed, bytes, n);
             run(target, changed, damage(&rng, changed, n));
         }
@@ -69,10 +69,10 @@ static void replay(const char *name, Target *target) {
     mem_free(folder_path);
 }
 
-#define FUZZ(name) \
-    static void corpus_of_##name(void **state) { \
-        (void)state; \
-        replay(#name, fuzz_##name); \
+#define FUZZ(name)                                                                                                     \
+    static void corpus_of_##name(void **state) {                                                                       \
+        (void)state;                                                                                                   \
+        replay(#name, fuzz_##name);                                                                                    \
     }
 #include "fuzz/fuzz.def"
 #undef FUZZ

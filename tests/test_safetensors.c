@@ -35,11 +35,20 @@ static const struct {
     int rank;
     int64_t shape[2];
 } golden[] = {
-    {"wte.weight", DTYPE_F32, 2, {2, 3}}, {"half", DTYPE_F16, 1, {3}},    {"brain", DTYPE_BF16, 1, {5}},
-    {"double", DTYPE_F64, 2, {1, 2}},     {"i64", DTYPE_I64, 1, {2}},     {"i32", DTYPE_I32, 1, {1}},
-    {"i16", DTYPE_I16, 2, {3, 1}},        {"i8", DTYPE_I8, 1, {3}},       {"u8", DTYPE_U8, 1, {5}},
-    {"mask", DTYPE_BOOL, 1, {3}},         {"scalar", DTYPE_F32, 0, {0}},  {"empty", DTYPE_F32, 1, {0}},
-    {"empty.matrix", DTYPE_F64, 2, {4, 0}}, {"\xe7\xa8\xae \"quoted\"", DTYPE_F32, 1, {1}},
+    {"wte.weight", DTYPE_F32, 2, {2, 3}},
+    {"half", DTYPE_F16, 1, {3}},
+    {"brain", DTYPE_BF16, 1, {5}},
+    {"double", DTYPE_F64, 2, {1, 2}},
+    {"i64", DTYPE_I64, 1, {2}},
+    {"i32", DTYPE_I32, 1, {1}},
+    {"i16", DTYPE_I16, 2, {3, 1}},
+    {"i8", DTYPE_I8, 1, {3}},
+    {"u8", DTYPE_U8, 1, {5}},
+    {"mask", DTYPE_BOOL, 1, {3}},
+    {"scalar", DTYPE_F32, 0, {0}},
+    {"empty", DTYPE_F32, 1, {0}},
+    {"empty.matrix", DTYPE_F64, 2, {4, 0}},
+    {"\xe7\xa8\xae \"quoted\"", DTYPE_F32, 1, {1}},
 };
 enum { N_GOLDEN = sizeof golden / sizeof *golden };
 
@@ -287,6 +296,114 @@ static void bad_headers_are_refused(void **state) {
     }
 }
 
+/* The damaged files of tests/corpus/safetensors, with what follows the path in the message. */
+static const struct {
+    const char *name;
+    Status code; /* TANE_EFORMAT where it is 0 */
+    const char *message;
+} bad_files[] = {
+    {"empty", 0, ": only 0 bytes long; a safetensors file begins with 8 bytes of header length"},
+    {"length_cut", 0, ": only 7 bytes long; a safetensors file begins with 8 bytes of header length"},
+    {"length_0", 0, ": the header does not begin with '{'; not a safetensors file"},
+    {"length_past_end", 0,
+     ": claims a header of 1000 bytes, but the file has only 10; the download or copy is incomplete: get it again"},
+    {"length_one_past_end", 0,
+     ": claims a header of 3 bytes, but the file has only 10; the download or copy is incomplete: get it again"},
+    {"length_over_100_mb", 0, ": claims a header of 100000001 bytes; at most 100000000 are allowed"},
+    {"length_2_to_63", 0, ": claims a header of 9223372036854775808 bytes; at most 100000000 are allowed"},
+    {"length_all_ones", 0, ": claims a header of 18446744073709551615 bytes; at most 100000000 are allowed"},
+    {"header_not_an_object", 0, ": the header does not begin with '{'; not a safetensors file"},
+    {"header_begins_with_space", 0, ": the header does not begin with '{'; not a safetensors file"},
+    {"header_cut", 0, ":1:19: expected ',' or '}', found the end of the text"},
+    {"header_text_behind", 0, ":1:4: expected nothing more behind the value, found 'x'"},
+    {"header_not_utf8", 0, ":1:4: the byte 0xff is not UTF-8; save the text as UTF-8"},
+    {"header_surrogate", 0, ":1:3: \\ud800 is half of a surrogate pair; write both halves or the character itself"},
+    {"header_name_with_zero", 0, ":1:4: \\u0000 is not allowed in text; remove it"},
+    {"header_deep", 0, ":1:6: expected '{', found '['"},
+    {"header_name_empty", 0, ":1:2: a tensor has an empty name"},
+    {"header_name_twice", 0, ": tensor \"a\" is there twice"},
+    {"header_metadata_twice", 0, ":1:20: \"__metadata__\" is there twice"},
+    {"header_metadata_number", 0, ":1:22: expected text in double quotes, found '1'"},
+    {"header_metadata_key_twice", 0, ":1:30: __metadata__ has the key \"a\" twice"},
+    {"entry_not_an_object", 0, ":1:6: expected '{', found '1'"},
+    {"entry_member_missing", 0, ":1:29: tensor \"a\" has no \"data_offsets\""},
+    {"entry_member_twice", 0, ":1:20: tensor \"a\" has \"dtype\" twice"},
+    {"entry_member_unknown", 0,
+     ":1:53: tensor \"a\" has the unknown member \"colour\"; known are dtype, shape and data_offsets"},
+    {"dtype_unknown", 0, ":1:15: tensor \"a\" has the unknown dtype \"F33\""},
+    {"dtype_f8_e4m3", TANE_EUNSUPPORTED,
+     ": tensor \"a\" has dtype F8_E4M3, which tane does not read; convert it to F32, BF16 or F16"},
+    {"dtype_f4", TANE_EUNSUPPORTED,
+     ": tensor \"a\" has dtype F4, which tane does not read; convert it to F32, BF16 or F16"},
+    {"dtype_u64", TANE_EUNSUPPORTED,
+     ": tensor \"a\" has dtype U64, which tane does not read; convert it to F32, BF16 or F16"},
+    {"dtype_number", 0, ":1:15: expected text in double quotes, found '7'"},
+    {"shape_negative", 0, ":1:29: tensor \"a\" has the negative size -1 in its shape"},
+    {"shape_fraction", 0, ":1:29: expected a whole number, found 1.5"},
+    {"shape_2_to_63", 0, ":1:29: 9223372036854775808 does not fit in 64 bits"},
+    {"shape_wraps_to_0", 0, ": tensor \"a\": the shape [4294967296, 4294967296] is too large for any file"},
+    {"shape_bytes_wrap", 0, ": tensor \"a\": the shape [4611686018427387904] is too large for any file"},
+    {"shape_of_9", 0, ":1:43: tensor \"a\" has more than 8 dimensions"},
+    {"shape_scalar_of_2", 0, ": tensor \"a\": U8 of shape [] takes 1 bytes, but its data_offsets are [0, 2]"},
+    {"shape_empty_of_1", 0, ": tensor \"a\": U8 of shape [0] takes 0 bytes, but its data_offsets are [0, 1]"},
+    {"offsets_backwards", 0, ": tensor \"a\": U8 of shape [1] takes 1 bytes, but its data_offsets are [1, 0]"},
+    {"offsets_negative", 0, ":1:48: data_offsets of \"a\" has the negative number -1"},
+    {"offsets_past_end", 0,
+     ": tensor \"a\" ends at byte 9 of the data, but the file has only 8; the download or copy is incomplete: get it "
+     "again"},
+    {"offsets_three", 0, ":1:50: data_offsets of \"a\" has more than two numbers"},
+    {"offsets_one", 0, ":1:48: data_offsets of \"a\" needs two numbers"},
+    {"offsets_not_the_shape", 0, ": tensor \"a\": U8 of shape [2, 3] takes 6 bytes, but its data_offsets are [0, 5]"},
+    {"data_hole", 0,
+     ": tensor \"b\" begins at byte 2 of the data, but tensor a ends at 1: there is a hole between them"},
+    {"data_hole_in_front", 0,
+     ": tensor \"a\" begins at byte 1 of the data, but the header ends at 0: there is a hole between them"},
+    {"data_overlap", 0, ": tensor \"b\" begins at byte 2 of the data, but tensor a ends at 3: they overlap"},
+    {"data_shared", 0, ": tensor \"b\" begins at byte 0 of the data, but tensor a ends at 3: they overlap"},
+    {"data_behind", 0, ": 1 bytes behind the last tensor belong to none; the file is damaged"},
+    {"data_without_tensors", 0, ": 3 bytes behind the last tensor belong to none; the file is damaged"},
+};
+enum { N_BAD = sizeof bad_files / sizeof *bad_files };
+
+static void damaged_files_are_told_what_is_wrong(void **state) {
+    (void)state;
+    for (size_t i = 0; i < N_BAD; i++) {
+        TestAllocator allocator = {0};
+        StFile *file = (StFile *)1;
+        char name[96];
+        snprintf(name, sizeof name, "corpus/safetensors/bad_%s.safetensors", bad_files[i].name);
+        const char *path = test_data(name);
+        test_allocator_install(&allocator);
+        assert_error(st_open(&file, path), bad_files[i].code ? bad_files[i].code : TANE_EFORMAT, bad_files[i].message);
+        test_allocator_remove();
+        assert_null(file);
+        assert_non_null(strstr(err_message(), path)); /* the message names the file */
+        assert_int_equal(allocator.live, 0);
+        assert_true(allocator.peak_bytes < 1 << 20);
+    }
+}
+
+/* Every file of the corpus opens, or is in the table above. */
+static void the_corpus_and_the_table_agree(void **state) {
+    (void)state;
+    DirList list;
+    size_t bad = 0;
+    assert_ok(dir_list(test_data("corpus/safetensors"), &list));
+    for (size_t i = 0; i < list.n; i++) {
+        StFile *file;
+        char name[128];
+        if (!strncmp(list.names[i], "bad_", 4)) {
+            bad++;
+            continue;
+        }
+        snprintf(name, sizeof name, "corpus/safetensors/%s", list.names[i]);
+        assert_ok(st_open(&file, test_data(name)));
+        st_close(&file);
+    }
+    assert_int_equal(bad, N_BAD);
+    dir_list_free(&list);
+}
+
 static void bad_lengths_are_refused(void **state) {
     (void)state;
     StFile *file;
@@ -398,6 +515,45 @@ static void a_header_of_braces_costs_little(void **state) {
     assert_int_equal(allocator.live, 0);
     assert_true(allocator.peak_bytes < N + (64u << 20));
     test_allocator_remove();
+}
+
+/* Headers of the largest size that is allowed, each made of `unit` again and again between `begin` and `end`. */
+static void the_largest_headers_cost_little_more_than_the_file(void **state) {
+    (void)state;
+    enum { LIMIT = 100 * 1000 * 1000 };
+    static const struct {
+        const char *begin, *unit, *end, *message;
+    } headers[] = {
+        {"{\"", "n", "\":1}", ": the text at byte 2 of the header has 99999994 bytes; at most 16777216 are allowed"},
+        {"{\"", "\\\"", "\":1}", "at byte 2 of the header has 99999994 bytes"},
+        {"{\"__metadata__\":{\"a\":\"", "v", "\"}}", "at byte 22 of the header has 99999975 bytes"},
+        {"{\"", "{", "", "at byte 2 of the header has 99999998 bytes"},
+        {"", "{", "", ":1:2: expected a key in double quotes, found '{'"},
+        {"{\"a\":{\"shape\":[", "[", "", "expected a whole number, found '['"},
+        {"{\"a\":{\"shape\":[", "1,", "", "more than 8 dimensions"},
+        {"{\"a\":", " ", "", "expected '{', found the end of the text"},
+        {"{", "\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},", "",
+         "more than 1048576 tensors; tane reads no more from one file"},
+    };
+    const char *path = test_path("large.safetensors");
+    char *header = test_room(LIMIT + 8);
+    for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
+        TestAllocator allocator = {0};
+        StFile *file;
+        size_t begin = strlen(headers[i].begin), unit = strlen(headers[i].unit), end = strlen(headers[i].end);
+        memset(header, ' ', LIMIT);
+        memcpy(header, headers[i].begin, begin);
+        for (size_t at = begin; at + unit <= LIMIT - end; at += unit) memcpy(header + at, headers[i].unit, unit);
+        memcpy(header + LIMIT - end, headers[i].end, end);
+        FILE *f = fopen(path, "wb");
+        const uint8_t length[8] = {LIMIT & 255, LIMIT >> 8 & 255, LIMIT >> 16 & 255, LIMIT >> 24};
+        assert_true(f && fwrite(length, 1, 8, f) == 8 && fwrite(header, 1, LIMIT, f) == LIMIT && !fclose(f));
+        test_allocator_install(&allocator);
+        assert_error_contains(st_open(&file, path), headers[i].message);
+        test_allocator_remove();
+        assert_int_equal(allocator.live, 0);
+        if (allocator.peak_bytes > LIMIT + (64u << 20)) fail_msg("header %zu took %zu bytes", i, allocator.peak_bytes);
+    }
 }
 
 static void a_missing_tensor_gets_a_suggestion(void **state) {
@@ -512,11 +668,14 @@ int main(void) {
         TEST(a_file_without_tensors_is_fine),
         TEST(misuse_of_the_writer_is_an_error),
         TEST(bad_headers_are_refused),
+        TEST(damaged_files_are_told_what_is_wrong),
+        TEST(the_corpus_and_the_table_agree),
         TEST(bad_lengths_are_refused),
         TEST(other_files_are_recognised),
         TEST(damage_never_crashes),
         TEST(many_tensors_are_found_by_name),
         TEST(a_header_of_braces_costs_little),
+        TEST(the_largest_headers_cost_little_more_than_the_file),
         TEST(a_missing_tensor_gets_a_suggestion),
         TEST(shards_are_one_file),
         TEST(bad_shards_are_refused),

@@ -359,11 +359,8 @@ static const char *other_format(const FileMap *map) {
     return "";
 }
 
-static Status walk_version(Cursor *c, const FileMap *map) {
+static Status walk_version(Cursor *c) {
     uint32_t version;
-    if (map->size < 4 || memcmp(map->data, "GGUF", 4))
-        return FAIL(TANE_EFORMAT, "%s: does not begin with \"GGUF\"; not a GGUF file%s", c->path, other_format(map));
-    c->p += 4;
     TRY_RETURN(take_u32(c, "the version", &version));
     if (version == 2 || version == 3) return TANE_OK;
     if (version == 1)
@@ -386,8 +383,11 @@ static Status open_part(Part *part, Arena *arena, const char *path) {
     TRY_RETURN(arena_strdup(arena, &kept, path));
     part->path = kept;
     TRY_RETURN(file_map(kept, &part->map));
-    Cursor c = {kept, part->map.data, part->map.data, part->map.data + part->map.size};
-    TRY_RETURN(walk_version(&c, &part->map));
+    const FileMap *map = &part->map;
+    if (map->size < 4 || memcmp(map->data, "GGUF", 4))
+        return FAIL(TANE_EFORMAT, "%s: does not begin with \"GGUF\"; not a GGUF file%s", kept, other_format(map));
+    Cursor c = {kept, map->data, map->data + 4, map->data + map->size};
+    TRY_RETURN(walk_version(&c));
     TRY_RETURN(take_u64(&c, "the number of tensors", &n_tensors));
     TRY_RETURN(take_u64(&c, "the number of keys", &n_keys));
     TRY_RETURN(walk_keys(&c, arena, part, n_keys));

@@ -4,7 +4,6 @@
  */
 #include "format/safetensors.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,8 @@
 enum {
     LENGTH_BYTES = 8,
     MAX_HEADER = 100 * 1000 * 1000,
+    MAX_TEXT = 1 << 24,
+    MAX_TENSORS = 1 << 20,
     MIN_ENTRY = 48 /* "a":{"dtype":"U8","shape":[],"data_offsets":[0,1]} is the shortest */
 };
 
@@ -201,12 +202,26 @@ static Status read_metadata(JsonReader *r, StFile *file) {
     return TANE_OK;
 }
 
-/* No fewer than the tensors in the header, so that their array is allocated once: each opens a brace, as does the
- * header, and takes a minimum of bytes, so that a name made of braces does not cost memory. */
-static size_t count_at_most(const char *text, size_t n) {
+/* A first look at the header, so that reading it takes no more memory than the file and a little. *most is no fewer
+ * than the tensors that will be read, whose array is allocated once: each opens a brace outside of texts and takes a
+ * minimum of bytes. Texts are decoded into a buffer that doubles, so they must not be too long. */
+static Status survey(const char *path, const char *text, size_t n, size_t *most) {
     size_t braces = 0;
-    for (const char *p = text; (p = memchr(p, '{', n - (size_t)(p - text))); p++) braces++;
-    return braces < n / MIN_ENTRY + 1 ? braces : n / MIN_ENTRY + 1;
+    const char *end = text + n;
+    *most = 0;
+    for (const char *p = text; p < end; p++) {
+        braces += *p == '{';
+        if (*p != '"') continue;
+        const char *begin = ++p;
+        while (p < end && *p != '"') p += *p == '\\' && end - p > 1 ? 2 : 1;
+        if (p - begin > MAX_TEXT)
+            return FAIL(TANE_EFORMAT, "%s: the text at byte %zu of the header has %zu bytes; at most %d are allowed",
+                        path, (size_t)(begin - text), (size_t)(p - begin), MAX_TEXT);
+        if (p == end) break;
+    }
+    *most = braces < n / MIN_ENTRY + 1 ? braces : n / MIN_ENTRY + 1;
+    if (*most > MAX_TENSORS) *most = MAX_TENSORS;
+    return TANE_OK;
 }
 
 /* Appends the tensors of one header. */
@@ -216,8 +231,10 @@ static Status read_header(StFile *file, const char *path, const char *text, size
     bool more, metadata = false;
     const char *key;
     char *kept;
-    size_t n, cap = file->n + count_at_most(text, size);
+    size_t n, cap;
     json_reader_init(&r, path, text, size);
+    TRY(survey(path, text, size, &cap));
+    cap += file->n;
     TRY(mem_grow((void **)&file->tensors, file->n, cap, sizeof *file->tensors));
     TRY(json_begin(&r, '{'));
     for (;;) {
@@ -231,7 +248,8 @@ static Status read_header(StFile *file, const char *path, const char *text, size
             TRY(read_metadata(&r, file));
             continue;
         }
-        assert(file->n < cap);
+        if (file->n == cap)
+            TRY(FAIL(TANE_EUNSUPPORTED, "%s: more than %d tensors; tane reads no more from one file", path, MAX_TENSORS));
         StTensor *t = &file->tensors[file->n];
         TRY(arena_strdup(&file->arena, &kept, key));
         *t = (StTensor){.name = kept, .file = path};

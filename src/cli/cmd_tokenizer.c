@@ -1,4 +1,4 @@
-/* `tane tokenizer`: train a SentencePiece tokenizer, look at one, turn text into ids and back. */
+/* `tane tokenizer`: train a tokenizer, look at one, turn text into ids and back. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +7,8 @@
 #include "base/json.h"
 #include "base/rng.h"
 #include "cli/cli.h"
+#include "cli/train_bpe.h"
+#include "text/scan.h"
 #include "text/tokenizer.h"
 
 #define TABLE(title, rows) {(title), (rows), sizeof(rows) / sizeof *(rows)}
@@ -35,6 +37,10 @@ typedef struct TrainConfig {
     int64_t vocab_size, sample, seed, threads;
     double character_coverage;
     bool split_digits, byte_fallback, add_dummy_prefix;
+    StringList special_tokens;
+    const char *bos_token, *eos_token, *pad_token, *pattern;
+    int64_t min_frequency;
+    bool lines;
 } TrainConfig;
 
 #define ROW(field, type, fallback, choices, lo, hi, group, help)                                                       \
@@ -43,14 +49,16 @@ typedef struct TrainConfig {
 static const Option train_rows[] = {
     ROW(input, LIST, NULL, NULL, 0, 0, "Files",
         "files to learn from: .jsonl with \"prompt\" and \"completion\" (joined) or \"text\" on each line, or any "
-        "other file with one sentence a line (required)"),
-    ROW(out, STRING, NULL, NULL, 0, 0, "Files", "writes OUT.model and OUT.vocab (required)"),
+        "other file with one sentence a line, for byte_bpe with one text (required)"),
+    ROW(out, STRING, NULL, NULL, 0, 0, "Files",
+        "writes OUT.model and OUT.vocab; byte_bpe: the folder OUT with tokenizer.json (required)"),
     ROW(sample, INT, "0", NULL, 0, 9e18, "Files", "learn from so many sentences drawn at random; 0: from all"),
     ROW(seed, INT, "42", NULL, 0, 9e18, "Files", "another seed: another sample"),
     ROW(vocab_size, INT, "8000", NULL, 1, 1 << 24, "Vocabulary",
-        "pieces in all, <unk>, <s>, </s> and <pad> included; with char the most there may be"),
-    ROW(model_type, CHOICE, "unigram", "unigram|bpe|char", 0, 0, "Vocabulary",
-        "unigram: the likeliest pieces; bpe: the most frequent pairs; char: single characters"),
+        "pieces in all, special ones included; with char the most there may be"),
+    ROW(model_type, CHOICE, "unigram", "unigram|bpe|char|byte_bpe", 0, 0, "Vocabulary",
+        "SentencePiece's unigram: the likeliest pieces; bpe: the most frequent pairs; char: single characters; "
+        "byte_bpe: byte-level BPE as GPT-2 and Llama 3 have it, in Hugging Face's files"),
     ROW(character_coverage, FLOAT, "1", NULL, 0.98, 1, "Vocabulary",
         "share of the text whose characters get a piece; 0.9995 for Japanese or Chinese with byte_fallback"),
     ROW(split_digits, BOOL, "false", NULL, 0, 0, "Vocabulary", "every digit is a piece of its own"),
@@ -58,6 +66,16 @@ static const Option train_rows[] = {
         "256 byte pieces, so that no character is unknown"),
     ROW(add_dummy_prefix, BOOL, "false", NULL, 0, 0, "Vocabulary",
         "a space in front of every text, as SentencePiece does by default"),
+    ROW(min_frequency, INT, "2", NULL, 0, 9e18, "byte_bpe", "pairs that occur less often become no token"),
+    ROW(special_tokens, LIST, "<|endoftext|>", NULL, 0, 0, "byte_bpe",
+        "they get the first ids; the first one begins and ends texts, unless named below"),
+    ROW(bos_token, STRING, NULL, NULL, 0, 0, "byte_bpe", "the special token that begins a text"),
+    ROW(eos_token, STRING, NULL, NULL, 0, 0, "byte_bpe", "the special token that ends it"),
+    ROW(pad_token, STRING, NULL, NULL, 0, 0, "byte_bpe", "the special token that fills rows"),
+    ROW(pattern, STRING, NULL, NULL, 0, 0, "byte_bpe",
+        "how text is cut into words before: gpt2, cl100k, o200k or a regular expression; default: GPT-2's, in ByteLevel"),
+    ROW(lines, BOOL, "false", NULL, 0, 0, "byte_bpe",
+        "each line of a text file is a text of its own, as for Hugging Face's train(files)"),
     ROW(threads, INT, "0", NULL, 0, 1024, "Machine", "CPUs to use, 0: all; the result is the same"),
 };
 #undef ROW
@@ -170,6 +188,45 @@ out:
     return st;
 }
 
+/* Options of the other kind of tokenizer, which would be left out without a word. */
+static Status check_kind(const Command *self, const OptionSet *set, bool byte_bpe) {
+    static const char *const theirs[] = {"sample", "seed", "character_coverage", "split_digits", "byte_fallback",
+                                         "add_dummy_prefix"};
+    for (size_t i = 0; byte_bpe && i < sizeof theirs / sizeof *theirs; i++)
+        if (option_is_set(set, theirs[i]))
+            return cli_usage(self, "%s is an option of unigram, bpe and char, not of byte_bpe", theirs[i]);
+    for (size_t i = 0; !byte_bpe && i < set->table->n; i++) {
+        const Option *row = &set->table->rows[i];
+        if (strcmp(row->group, "byte_bpe") == 0 && option_is_set(set, row->name))
+            return cli_usage(self, "%s is an option of --model-type byte_bpe", row->name);
+    }
+    return TANE_OK;
+}
+
+static Status train_byte_bpe(const TrainConfig *c) {
+    static const struct {
+        const char *name, *pattern;
+    } known[] = {{"gpt2", scan_gpt2}, {"cl100k", scan_cl100k}, {"o200k", scan_o200k}};
+    TrainBpe job = {
+        .files = c->input.items,
+        .n_files = c->input.n,
+        .lines = c->lines,
+        .out = c->out,
+        .options = {.vocab_size = c->vocab_size,
+                    .min_frequency = c->min_frequency,
+                    .pattern = c->pattern,
+                    .special = c->special_tokens.items,
+                    .n_special = c->special_tokens.n,
+                    .bos = c->bos_token,
+                    .eos = c->eos_token,
+                    .pad = c->pad_token,
+                    .threads = c->threads},
+    };
+    for (size_t i = 0; c->pattern && i < sizeof known / sizeof *known; i++)
+        if (strcmp(c->pattern, known[i].name) == 0) job.options.pattern = known[i].pattern;
+    return train_bpe(&job);
+}
+
 static Status train_run(const Command *self, int argc, char **argv) {
     Status st = TANE_OK;
     TrainConfig c = {0};
@@ -178,7 +235,14 @@ static Status train_run(const Command *self, int argc, char **argv) {
     TRY(option_init(&set, self->options, &c));
     TRY(option_parse_args(&set, argc, argv, NULL));
     if (c.input.n == 0) TRY(cli_usage(self, "--input FILE.jsonl is missing"));
+    bool byte_bpe = strcmp(c.model_type, "byte_bpe") == 0;
+    if (!c.out && byte_bpe) TRY(cli_usage(self, "--out FOLDER is missing"));
     if (!c.out) TRY(cli_usage(self, "--out PREFIX is missing (writes PREFIX.model and PREFIX.vocab)"));
+    TRY(check_kind(self, &set, byte_bpe));
+    if (byte_bpe) {
+        TRY(train_byte_bpe(&c));
+        goto out;
+    }
     for (size_t i = 0; i < c.input.n; i++) TRY(add_file(&corpus, c.input.items[i]));
     TRY(draw_sample(&corpus, (size_t)c.sample, (uint64_t)c.seed));
     TokenizerTrainOptions options = {
@@ -206,10 +270,12 @@ static const Command train_command = {
     .examples =
         "  tane tokenizer train --input data.jsonl --vocab-size 35 --out math_tokenizer\n"
         "  tane tokenizer train --input data.jsonl --model-type char --vocab-size 64 --out chars\n"
-        "  tane tokenizer train --input a.txt b.txt --model-type bpe --vocab-size 8000 --byte-fallback --out bpe8k\n",
+        "  tane tokenizer train --input a.txt b.txt --model-type bpe --vocab-size 8000 --byte-fallback --out bpe8k\n"
+        "  tane tokenizer train --input a.txt b.txt --model-type byte_bpe --vocab-size 32000 --out my_tokenizer\n",
     .options = &train_table,
-    .details = "A text comes back unchanged after encoding and decoding, unless it has characters that the training\n"
-               "text had not (they become <unk>; --byte-fallback prevents that) or the character U+2581.\n",
+    .details = "A text comes back unchanged after encoding and decoding. Not so with unigram, bpe and char when it has\n"
+               "characters that the training text had not (they become <unk>; --byte-fallback prevents that) or the\n"
+               "character U+2581.\n",
     .run = train_run,
 };
 

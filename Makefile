@@ -194,6 +194,7 @@ sanitize: setup
 
 # What is found stays in $(FUZZ_BUILD), where the next run begins with it.
 fuzz: setup
+	@command -v clang++ >/dev/null || { echo "make fuzz needs clang (Debian: apt install clang)"; exit 1; }
 	@$(SUBMAKE) BUILD=$(FUZZ_BUILD) CC=clang CXX=clang++ CUDA= OPT=-O1 EXTRA='-fsanitize=fuzzer-no-link $(SANITIZE)' \
 	    $(FUZZ_BUILD)/fuzz
 	@tests/fuzz/run.sh $(FUZZ_BUILD)/fuzz $(FUZZ_SECONDS) $(FUZZ)

@@ -249,7 +249,8 @@ static Status read_header(StFile *file, const char *path, const char *text, size
             continue;
         }
         if (file->n == cap)
-            TRY(FAIL(TANE_EUNSUPPORTED, "%s: more than %d tensors; tane reads no more from one file", path, MAX_TENSORS));
+            TRY(FAIL(TANE_EUNSUPPORTED, "%s: more than %d tensors; tane reads no more from one file", path,
+                     MAX_TENSORS));
         StTensor *t = &file->tensors[file->n];
         TRY(arena_strdup(&file->arena, &kept, key));
         *t = (StTensor){.name = kept, .file = path};

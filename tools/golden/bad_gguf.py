@@ -1,5 +1,5 @@
-"""Writes the damaged GGUF files of tests/corpus/gguf/bad_*.gguf; tests/test_gguf.c says what each must be told. Made with
-nothing but struct. Run from the repository's root; the results are committed.
+"""Writes the damaged GGUF files of tests/corpus/gguf/bad_*.gguf; tests/test_gguf.c says what each must be told. Made
+with nothing but struct. Run from the repository's root; the results are committed.
 """
 import struct
 
@@ -134,7 +134,8 @@ bad("data_second_tensor_short", [ARCH], [tensor(), tensor("v", offset=32)], D + 
 bad("data_behind_the_last", [ARCH], [tensor()], D + bytes(33))
 bad("data_without_tensors", [ARCH], [], bytes(64))
 
-SPLIT = lambda no, count: [ARCH, key("split.no", U16, struct.pack("<H", no)), key("split.count", U16, struct.pack("<H", count))]
+SPLIT = lambda no, count: [ARCH, key("split.no", U16, struct.pack("<H", no)),
+                           key("split.count", U16, struct.pack("<H", count))]
 bad("split_second_part", SPLIT(1, 3), [tensor()], D)
 bad("split_name", SPLIT(0, 3), [tensor()], D)
 bad("split_count_negative", [ARCH, key("split.count", I32, u32(2**32 - 1))], [tensor()], D)

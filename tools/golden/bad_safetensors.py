@@ -1,5 +1,6 @@
-"""Writes the damaged safetensors files of tests/corpus/safetensors/bad_*.safetensors; tests/test_safetensors.c says what
-each must be told. Made with nothing but struct and json. Run from the repository's root; the results are committed.
+"""Writes the damaged safetensors files of tests/corpus/safetensors/bad_*.safetensors; tests/test_safetensors.c says
+what each must be told. Made with nothing but struct and json. Run from the repository's root; the results are
+committed.
 """
 import json
 import struct

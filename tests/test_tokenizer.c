@@ -193,7 +193,7 @@ static void folders_without_one_model(void **state) {
     size_t n;
     const char *model = test_read(golden_path("char", ".model"), &n);
     assert_error(tokenizer_load(&tok, test_path("nowhere")), TANE_ENOTFOUND, "nowhere");
-    assert_error(tokenizer_load(&tok, test_dir()), TANE_ENOTFOUND, "no tokenizer.model");
+    assert_error(tokenizer_load(&tok, test_dir()), TANE_ENOTFOUND, "no tokenizer in this folder");
     assert_null(tok);
     test_write_bytes(test_path("a.model"), model, n);
     tokenizer_free(load(test_dir()));

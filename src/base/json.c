@@ -314,6 +314,23 @@ Status json_next_int(JsonReader *r, int64_t *value) {
     return TANE_OK;
 }
 
+Status json_next_double(JsonReader *r, double *value) {
+    char one[16];
+    Number number;
+    skip_space(r);
+    r->at = r->p;
+    if (r->p >= r->end || !is_number_start(*r->p))
+        return bad(r, r->p, "expected a number, found %s", shown(r, r->p, one));
+    TRY_RETURN(parse_number(r, &number));
+    *value = number.is_real ? number.real : (double)number.integer;
+    return TANE_OK;
+}
+
+char json_peek(JsonReader *r) {
+    skip_space(r);
+    return r->p < r->end ? *r->p : 0;
+}
+
 Status json_end(JsonReader *r) {
     char one[16];
     skip_space(r);
@@ -390,6 +407,49 @@ static Status parse_value(JsonReader *r, json_t **out) {
     skip_space(r);
     char c = r->p < r->end ? *r->p : 0;
     return c == '{' || c == '[' ? parse_container(r, c == '{', out) : parse_scalar(r, out);
+}
+
+Status json_next_value(JsonReader *r, json_t **out) {
+    *out = NULL;
+    r->stack.len = 0;
+    skip_space(r);
+    r->at = r->p;
+    const char *at = r->p;
+    Status st = parse_value(r, out);
+    if (st != TANE_OK) {
+        json_decref(*out);
+        *out = NULL;
+    }
+    r->at = at;
+    return st;
+}
+
+/* Without recursion: what closes the brackets that are open. */
+Status json_skip(JsonReader *r) {
+    char closing[MAX_DEPTH];
+    int depth = 0;
+    do {
+        char c = json_peek(r);
+        bool more = false;
+        json_t *scalar = NULL;
+        r->stack.len = 0;
+        if (c == '{' || c == '[') {
+            TRY_RETURN(json_begin(r, c));
+            closing[depth++] = c == '{' ? '}' : ']';
+        } else {
+            r->at = r->p;
+            TRY_RETURN(parse_scalar(r, &scalar));
+            json_decref(scalar);
+        }
+        while (depth > 0 && !more) {
+            TRY_RETURN(json_more(r, closing[depth - 1], &more));
+            if (!more) depth--;
+        }
+        const char *key;
+        size_t n;
+        if (more && closing[depth - 1] == '}') TRY_RETURN(json_next_key(r, &key, &n));
+    } while (depth > 0);
+    return TANE_OK;
 }
 
 Status json_read_text(const char *where, const char *text, size_t n, json_t **out) {
@@ -496,6 +556,7 @@ static Status write_value(Str *out, const json_t *value, int indent) {
 }
 
 Status json_write_str(Str *out, const json_t *root) { return write_value(out, root, -1); }
+Status json_write_indented(Str *out, const json_t *root, int indent) { return write_value(out, root, indent); }
 
 Status json_write_file(const char *path, const json_t *root) {
     Str text = {0};

@@ -15,6 +15,8 @@ Status json_read_file(const char *path, json_t **out);
 Status json_read_text(const char *where, const char *text, size_t n, json_t **out);
 Status json_write_file(const char *path, const json_t *root); /* indented, atomic */
 Status json_write_str(Str *out, const json_t *root);          /* one line */
+/* The same with a line a member, as a value that stands `indent` levels deep. */
+Status json_write_indented(Str *out, const json_t *root, int indent);
 
 /* "text" in quotes with escapes; bytes that are not UTF-8 are TANE_EINVAL. */
 Status json_write_text(Str *out, const char *text, size_t n);
@@ -44,6 +46,10 @@ Status json_more(JsonReader *r, char bracket, bool *more);     /* '}' or ']'; be
 Status json_next_key(JsonReader *r, const char **key, size_t *n);
 Status json_next_text(JsonReader *r, const char **text, size_t *n);
 Status json_next_int(JsonReader *r, int64_t *value);
+Status json_next_double(JsonReader *r, double *value);
+Status json_next_value(JsonReader *r, json_t **out);           /* a whole tree; a new reference (json_decref) */
+Status json_skip(JsonReader *r);                               /* a whole value, looked at but not kept */
+char json_peek(JsonReader *r);                                 /* what the next thing begins with; 0 at the end */
 Status json_end(JsonReader *r);                                /* only white space may follow */
 /* TANE_EFORMAT "<where>:<line>:<column>: ..." at the last thing read. */
 Status json_reader_fail(const JsonReader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -214,14 +214,6 @@ static uint32_t next_code(const char **s, const char *end) {
     return code;
 }
 
-static size_t utf8_encode(uint32_t c, char *out) {
-    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    static const uint8_t lead[] = {0, 0x00, 0xc0, 0xe0, 0xf0};
-    for (size_t i = n - 1; i > 0; i--, c >>= 6) out[i] = (char)(0x80 | (c & 0x3f));
-    out[0] = (char)(lead[n] | c);
-    return n;
-}
-
 Status jsonl_text(const JsonlField *field, JsonlScratch *scratch, const char **text, size_t *n) {
     *text = field->text;
     *n = field->n;

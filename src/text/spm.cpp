@@ -11,6 +11,7 @@
 
 extern "C" {
 #include "text/spm.h"
+#include "text/tokenizer_kind.h"
 }
 
 namespace sentencepiece {
@@ -138,18 +139,26 @@ extern "C" Status spm_open(Spm **out, const char *model, size_t n) {
 
 extern "C" void spm_close(Spm *spm) { delete spm; }
 
-extern "C" Status spm_encode(const Spm *spm, const char *text, size_t n, TokenList *out) {
+extern "C" Status spm_encode(const Spm *spm, const char *text, size_t n, TokenList *out, uint32_t **ends) {
     return guarded("encoding text", [&]() -> Status {
+        sp::ImmutableSentencePieceText pieces;
         std::vector<int> ids;
-        sp::util::Status status = spm->processor.Encode(std::string_view(text, n), &ids);
+        std::string_view input(text, n);
+        sp::util::Status status = ends ? spm->processor.Encode(input, pieces.mutable_proto())
+                                       : spm->processor.Encode(input, &ids);
         if (!status.ok()) return FAIL(TANE_EINVAL, "SentencePiece cannot encode the text: %s", plain(status));
-        size_t need = out->n + ids.size();
-        if (need > out->cap) {
-            size_t cap = need > 2 * out->cap ? need : 2 * out->cap;
-            TRY_RETURN(mem_grow((void **)&out->ids, out->n, cap, sizeof *out->ids));
-            out->cap = cap;
+        size_t count = ends ? pieces.pieces_size() : ids.size();
+        TRY_RETURN(token_list_reserve(out, count));
+        if (!ends) {
+            for (int id : ids) out->ids[out->n++] = id;
+            return TANE_OK;
         }
-        for (int id : ids) out->ids[out->n++] = id;
+        TRY_RETURN(MEM_NEW_ARRAY(ends, count));
+        for (size_t i = 0; i < count; i++) {
+            auto piece = pieces.pieces((int)i);
+            out->ids[out->n++] = (int32_t)piece.id();
+            (*ends)[i] = piece.end();
+        }
         return TANE_OK;
     });
 }

@@ -13,7 +13,8 @@ typedef struct Spm Spm;
 Status spm_open(Spm **out, const char *model, size_t n); /* a serialized ModelProto; the bytes are copied */
 void spm_close(Spm *spm);                                /* NULL is fine */
 
-Status spm_encode(const Spm *spm, const char *text, size_t n, TokenList *out); /* appends */
+/* Appends. ends, when it is not NULL, gets for each new id the byte of the text behind it (mem_free). */
+Status spm_encode(const Spm *spm, const char *text, size_t n, TokenList *out, uint32_t **ends);
 Status spm_decode(const Spm *spm, const int32_t *ids, size_t n, Str *out);     /* appends; ids are in range */
 
 /* Text handed out piece by piece: false at the end. The bytes stay valid until the next call. */

@@ -145,7 +145,8 @@ static json_t *vocab_list(const SpmProto *proto) {
 
 static json_t *vocab_object(const Tokenizer *tok) {
     json_t *object = json_object();
-    for (int32_t id = 0; id < tok->n_pieces; id++) {
+    int32_t own = (int32_t)((const SpmModel *)tok->model)->proto.n_pieces;
+    for (int32_t id = 0; id < own; id++) {
         if (json_object_set_new(object, tok->pieces[id].text, json_integer(id)) != 0) {
             json_decref(object);
             return NULL;
@@ -233,16 +234,24 @@ static bool found_first(const SpmProto *proto, const SpmPiece *piece) {
            (proto->normalizer.charsmap.n || (proto->type != SPM_UNIGRAM && !single));
 }
 
+static json_t *added_token(const Tokenizer *tok, int32_t id, const AddedToken *flags) {
+    return json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", id, "content", tok->pieces[id].text, "single_word",
+                     flags->single_word, "lstrip", flags->lstrip, "rstrip", flags->rstrip, "normalized",
+                     flags->normalized, "special", flags->special);
+}
+
 static json_t *added_tokens(const Tokenizer *tok) {
-    const SpmProto *proto = &((const SpmModel *)tok->model)->proto;
+    const SpmModel *m = tok->model;
     json_t *list = json_array();
-    for (int32_t id = 0; id < tok->n_pieces; id++) {
-        SpmPieceType type = proto->pieces[id].type;
-        if (type != SPM_CONTROL && type != SPM_UNKNOWN && !found_first(proto, &proto->pieces[id])) continue;
-        list = append(list, json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", id, "content",
-                                              tok->pieces[id].text, "single_word", false, "lstrip", false, "rstrip",
-                                              false, "normalized", false, "special", type != SPM_USER_DEFINED));
+    int32_t own = (int32_t)m->proto.n_pieces;
+    for (int32_t id = 0; id < own; id++) {
+        SpmPieceType type = m->proto.pieces[id].type;
+        AddedToken flags = {.special = type != SPM_USER_DEFINED};
+        if (type != SPM_CONTROL && type != SPM_UNKNOWN && !found_first(&m->proto, &m->proto.pieces[id])) continue;
+        list = append(list, added_token(tok, id, &flags));
     }
+    for (size_t i = 0; i < m->n_tokens; i++)
+        if (m->tokens[i].id >= own) list = append(list, added_token(tok, m->tokens[i].id, &m->tokens[i]));
     return list;
 }
 

@@ -2,6 +2,7 @@
 #ifndef TEXT_SPM_MODEL_H
 #define TEXT_SPM_MODEL_H
 
+#include "text/added.h"
 #include "text/spm.h"
 #include "text/spm_proto.h"
 #include "text/tokenizer_kind.h"
@@ -13,6 +14,10 @@ typedef struct SpmModel {
     SpmProto proto;
     /* One bit a code point: it occurs in some piece. NULL when every character has to pass (see spm_encode_text). */
     uint64_t *known;
+    /* Control pieces, and tokens that tokenizer_config.json adds: what is cut out of a text before the model sees it. */
+    AddedToken *tokens; /* (n_tokens) */
+    size_t n_tokens;
+    AddedSet *added;
 } SpmModel;
 
 /* tokenizer.model, tokenizer.json, tokenizer_config.json, special_tokens_map.json. */

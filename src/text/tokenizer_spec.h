@@ -13,11 +13,7 @@
 #define TEXT_TOKENIZER_SPEC_H
 
 #include "text/tokenizer.h"
-
-typedef struct Bytes {
-    const char *data;
-    size_t n;
-} Bytes;
+#include "text/vocab.h"
 
 typedef enum TokenModel { TOKEN_BPE, TOKEN_UNIGRAM, TOKEN_WORDPIECE, TOKEN_WORDLEVEL } TokenModel;
 

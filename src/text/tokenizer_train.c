@@ -139,9 +139,10 @@ static Status write_files(const char *prefix, const Str *model) {
     Status st = TANE_OK;
     Str vocab = {0}, path = {0};
     Tokenizer tok = {0};
+    TokenizerConfig none = {.add_bos = -1, .add_eos = -1};
     TRY(str_printf(&path, "%s.model", prefix));
     /* Read it back first: what tane cannot load it does not write. */
-    TRY(spm_model_load(&tok, path.text, model->text, model->len));
+    TRY(spm_model_load(&tok, path.text, model->text, model->len, &none));
     TRY(write_vocab(&tok, &vocab));
     path.len = 0;
     TRY(str_printf(&path, "%s.vocab", prefix));

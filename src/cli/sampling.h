@@ -27,21 +27,6 @@ typedef struct SamplingConfig {
         SAMPLING_ROW(Config, max_new_tokens, INT, "256", 1, INFINITY, "longest answer in tokens"),                     \
         SAMPLING_ROW(Config, stop, LIST, NULL, 0, 0, "texts that end the answer, themselves left out")
 
-/* Token ids that end an answer: the tokenizer's EOS and, when it is another one, the model's. */
-typedef struct StopTokens {
-    int32_t ids[2];
-    int64_t n;
-} StopTokens;
-
-static inline StopTokens stop_tokens(const OpenModel *open) {
-    StopTokens stop = {.n = 0};
-    int64_t eos = open->model->config.eos;
-    int32_t own = tokenizer_eos(open->tokenizer);
-    if (own >= 0) stop.ids[stop.n++] = own;
-    if (eos >= 0 && eos != own) stop.ids[stop.n++] = (int32_t)eos;
-    return stop;
-}
-
 /* stream tells apart the answers that share the seed. */
 static inline EngineRequest sampling_request(const SamplingConfig *c, const TokenList *prompt, const StopTokens *stop,
                                              uint64_t stream) {

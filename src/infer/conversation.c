@@ -4,6 +4,7 @@
 Status conversation_begin(Conversation *c, const OpenModel *open, const char *system, const char *variables) {
     Status st = TANE_OK;
     *c = (Conversation){.open = open, .messages = json_array()};
+    if (open->chat_error.code != TANE_OK) TRY(err_restore(&open->chat_error));
     if (!open->chat) {
         st = FAIL(TANE_EUNSUPPORTED, "%s has no chat template: it is a base model, or its chat_template.jinja is missing",
                   open->folder);

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "model/gguf_tokenizer.h"
+#include "model/gguf_names.h"
 #include "ops/backend.h"
 
 static const char runs_folder[] = "runs";
@@ -60,10 +62,9 @@ static Status no_such_model(const char *name) {
     const char *near = NULL;
     if (dir_exists(runs_folder) && dir_list(runs_folder, &runs) == TANE_OK)
         near = err_nearest(name, (const char *const *)runs.names, runs.n);
-    Status st = near ? FAIL(TANE_ENOTFOUND, "\"%s\" is neither a model folder nor a run; did you mean the run \"%s\"?",
-                            name, near)
-                     : FAIL(TANE_ENOTFOUND,
-                            "\"%s\" is neither a model folder nor a run under %s/; `tane runs list` shows them", name,
+    static const char what[] = "neither a model folder nor a .gguf file nor a run";
+    Status st = near ? FAIL(TANE_ENOTFOUND, "\"%s\" is %s; did you mean the run \"%s\"?", name, what, near)
+                     : FAIL(TANE_ENOTFOUND, "\"%s\" is %s under %s/; `tane runs list` shows them", name, what,
                             runs_folder);
     dir_list_free(&runs);
     return st;
@@ -75,6 +76,8 @@ Status model_resolve_path(char **out, const char *name) {
     size_t n = strlen(name);
     *out = NULL;
     while (n > 1 && name[n - 1] == '/') n--;
+    if (gguf_is_path(name) && file_exists(name)) return mem_strdup(out, name);
+    if (gguf_is_path(name) && strchr(name, '/')) return FAIL(TANE_ENOTFOUND, "%s: no such file", name);
     TRY(str_printf(&folder, "%.*s", (int)n, name));
     if (n > 0 && !dir_exists(folder.text) && !strchr(folder.text, '/')) {
         folder.len = 0;
@@ -102,12 +105,38 @@ static Status compute_dtype(const Device *device, const char *name, DType *out) 
     return TANE_OK;
 }
 
+/* The template in the model's folder or file. */
+static Status open_chat(OpenModel *open) {
+    Status st = TANE_OK;
+    GgufFile *file = NULL;
+    GgufText text = {NULL, 0};
+    const Tokenizer *tok = open->tokenizer;
+    int32_t ids[4] = {tokenizer_bos(tok), tokenizer_eos(tok), tokenizer_pad(tok), tokenizer_unk(tok)};
+    const char *names[4] = {NULL};
+    TokenPiece piece;
+    if (!gguf_is_path(open->folder)) return chat_template_load(&open->chat, open->folder, NULL);
+    TRY(gguf_open(&file, open->folder));
+    TRY(gguf_text(file, "tokenizer.chat_template", false, &text));
+    for (int i = 0; i < 4; i++)
+        if (ids[i] >= 0 && tokenizer_piece(tok, ids[i], &piece) == TANE_OK) names[i] = piece.text;
+    if (text.data)
+        TRY(chat_template_new(&open->chat, open->folder, text.data, text.n, names[0], names[1], names[2], names[3]));
+out:
+    gguf_close(&file);
+    return st;
+}
+
 Status open_model(OpenModel *out, const char *name, const char *compute, const char *device, const char *tokenizer) {
     Status st = TANE_OK;
     DType dtype;
     *out = (OpenModel){0};
     TRY(model_resolve_path(&out->folder, name));
-    TRY(tokenizer_load(&out->tokenizer, tokenizer ? tokenizer : out->folder));
+    TRY(model_tokenizer_load(&out->tokenizer, tokenizer ? tokenizer : out->folder));
+    st = open_chat(out);
+    /* Only a conversation needs it. */
+    if (st == TANE_EUNSUPPORTED || st == TANE_EFORMAT) err_save(&out->chat_error);
+    else if (st != TANE_OK) goto out;
+    st = TANE_OK;
     TRY(backend_open(&out->device, device));
     TRY(compute_dtype(out->device, compute, &dtype));
     TRY(model_open(&out->model, out->folder, dtype, out->device));
@@ -123,10 +152,37 @@ out:
 
 void open_model_close(OpenModel *open) {
     model_free(open->model);
+    chat_template_free(open->chat);
     tokenizer_free(open->tokenizer);
     mem_free(open->folder);
     device_close(open->device);
     *open = (OpenModel){0};
+}
+
+static void add_stop(StopTokens *stop, int64_t id) {
+    if (id < 0 || stop->n == STOP_TOKENS) return;
+    for (int64_t i = 0; i < stop->n; i++)
+        if (stop->ids[i] == id) return;
+    stop->ids[stop->n++] = (int32_t)id;
+}
+
+StopTokens stop_tokens(const OpenModel *open) {
+    static const char *const ends[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<end_of_turn>", "<|end|>",
+                                       "<|end_of_text|>", "<|endoftext|>", "<|return|>", "<|call|>", "</s>",
+                                       "<\uff5cend\u2581of\u2581sentence\uff5c>"};
+    const ModelConfig *c = &open->model->config;
+    StopTokens stop = {.n = 0};
+    add_stop(&stop, tokenizer_eos(open->tokenizer));
+    add_stop(&stop, c->eos);
+    for (int i = 0; i < c->n_more_eos; i++) add_stop(&stop, c->more_eos[i]);
+    for (size_t i = 0; open->chat && i < sizeof ends / sizeof *ends; i++) {
+        TokenPiece piece;
+        int32_t id = tokenizer_find(open->tokenizer, ends[i], strlen(ends[i]));
+        if (id < 0 || !strstr(chat_template_source(open->chat), ends[i])) continue;
+        bool special = tokenizer_piece(open->tokenizer, id, &piece) == TANE_OK && !strcmp(piece.type, "control");
+        if (special) add_stop(&stop, id);
+    }
+    return stop;
 }
 
 Status prompt_encode(const Tokenizer *tokenizer, const char *text, size_t n, bool add_bos, TokenList *out) {

@@ -2,6 +2,7 @@
 #include "model/config.h"
 
 #include "base/file.h"
+#include "model/gguf_config.h"
 #include "model/model.h"
 
 #define FAMILY(name) extern const ModelFamily family_##name;
@@ -202,11 +203,13 @@ Status model_config_read(ModelConfig *config, const char *folder) {
     Status st = TANE_OK;
     char *path = NULL;
     json_t *json = NULL;
+    if (gguf_is_path(folder)) return gguf_config_read(config, folder);
     TRY(path_join(&path, folder, "config.json"));
     if (!file_exists(path)) {
         st = FAIL(TANE_ENOTFOUND,
                   dir_exists(folder) ? "%s has no config.json: it is not a model folder"
-                                     : "%s: no such folder; a model is a folder with config.json and model.safetensors",
+                                     : "%s: no such folder; a model is a folder with config.json and model.safetensors, "
+                                       "or a .gguf file",
                   folder);
         goto out;
     }

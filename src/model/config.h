@@ -51,7 +51,7 @@ Status model_config_init(ModelConfig *config, const char *model_type);
 Status model_config_defaults(ModelConfig *config);
 Status model_config_check(const ModelConfig *config, const char *where);
 
-Status model_config_read(ModelConfig *config, const char *folder);        /* folder/config.json */
+Status model_config_read(ModelConfig *config, const char *folder);        /* folder/config.json, or a .gguf file */
 /* The same from an object; `where` begins errors. */
 Status model_config_read_json(ModelConfig *config, const json_t *json, const char *where);
 Status model_config_write(const ModelConfig *config, const char *folder, DType dtype); /* and generation_config.json */

@@ -62,7 +62,7 @@ Status model_declare(Model **out, const ModelConfig *config, DType dtype, Device
 Status model_allocate(Model *model);
 /* Both. */
 Status model_new(Model **out, const ModelConfig *config, DType dtype, Device *device);
-/* Opens a Hugging Face folder: config.json and model.safetensors. */
+/* Opens a Hugging Face folder (config.json and model.safetensors) or a .gguf file. */
 Status model_open(Model **out, const char *folder, DType dtype, Device *device);
 void model_free(Model *model); /* NULL is fine */
 

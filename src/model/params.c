@@ -152,15 +152,14 @@ out:
 
 /* -------------------------------------------------------------------------------------------------- reading */
 
-/* The part's shape as the file has it: (rows), (rows, in), or (in, rows) when transposed. */
-static void part_shape(const Param *p, const ParamPart *part, bool transposed, int64_t shape[2]) {
+void params_part_shape(const Param *p, const ParamPart *part, bool transposed, int64_t shape[2]) {
     shape[0] = transposed ? p->shape[1] : part->rows;
     shape[1] = transposed ? part->rows : p->shape[1];
 }
 
 static Status check_shape(const Param *p, const ParamPart *part, const Weight *w) {
     int64_t shape[2];
-    part_shape(p, part, w->transposed, shape);
+    params_part_shape(p, part, w->transposed, shape);
     if (w->rank == p->rank && w->shape[0] == shape[0] && (p->rank == 1 || w->shape[1] == shape[1])) return TANE_OK;
     char found[64] = "of more than two dimensions", wanted[64];
     if (w->rank == 0) snprintf(found, sizeof found, "[]");
@@ -171,10 +170,17 @@ static Status check_shape(const Param *p, const ParamPart *part, const Weight *w
                 found, wanted);
 }
 
+Status params_find(const Param *p, const ParamPart *part, Weights *file, const char *name, Weight *out) {
+    bool found;
+    TRY_RETURN(weights_find(file, name, out, &found));
+    if (!found) return weights_missing(file, name);
+    out->transposed |= part->transposed && !out->as_named;
+    return check_shape(p, part, out);
+}
+
 /* A part into every array with the given one's suffix. */
 static Status read_part(const Param *p, const ParamPart *part, const Weight *w, const ParamArray *arrays, int n,
                         const char *suffix, Piece *piece) {
-    TRY_RETURN(check_shape(p, part, w));
     int64_t columns = p->rank == 2 ? p->shape[1] : 1, rows = PIECE / columns;
     for (int64_t row = 0; row < part->rows; row += rows) {
         int64_t m = part->rows - row < rows ? part->rows - row : rows;
@@ -200,10 +206,7 @@ static Status read_arrays(const Params *set, Weights *file, const ParamArray *ar
         const Param *p = set->items[i];
         for (int k = 0; k < p->n_parts; k++) {
             Weight w;
-            bool found;
-            TRY_RETURN(weights_find(file, array_name(&p->parts[k], of, name), &w, &found));
-            if (!found) return weights_missing(file, name);
-            w.transposed |= p->parts[k].transposed && !w.as_named;
+            TRY_RETURN(params_find(p, &p->parts[k], file, array_name(&p->parts[k], of, name), &w));
             TRY_RETURN(read_part(p, &p->parts[k], &w, arrays, n, of->suffix, piece));
         }
     }
@@ -297,7 +300,7 @@ Status params_write(const Params *set, const ParamArray *arrays, int n, DType sa
                 PartRef ref = {set->items[i], &set->items[i]->parts[k], &arrays[a]};
                 char name[512];
                 int64_t shape[2];
-                part_shape(ref.param, ref.part, ref.part->transposed, shape);
+                params_part_shape(ref.param, ref.part, ref.part->transposed, shape);
                 TRY(st_writer_add(w, array_name(ref.part, ref.array, name), save, ref.param->rank, shape));
                 refs[n_refs++] = ref;
             }

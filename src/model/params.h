@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "device/device.h"
 #include "device/tensor.h"
+#include "model/weights.h"
 
 /* What a parameter is for. Weight decay, freezing and learning-rate groups go by this, never by name or index. */
 typedef enum ParamRole { ROLE_EMBEDDING, ROLE_MATRIX, ROLE_BIAS, ROLE_NORM } ParamRole;
@@ -61,6 +62,11 @@ typedef struct ParamArray {
 
 /* Fresh values into each of the arrays, rounded to its type: element e of parameter i is a function of (seed, i, e). */
 Status params_init(const Params *set, uint64_t seed, const ParamArray *arrays, int n);
+
+/* The part's shape as a file has it: (rows), (rows, in), or (in, rows) when transposed. */
+void params_part_shape(const Param *p, const ParamPart *part, bool transposed, int64_t shape[2]);
+/* The part's weight in a file, where it is called `name`, of the right shape. */
+Status params_find(const Param *p, const ParamPart *part, Weights *file, const char *name, Weight *out);
 
 /* Reads path (a file, or a folder with model.safetensors or its shards) into the arrays, rounded to their types; several
  * may have one suffix. Missing, unknown or misshapen tensors

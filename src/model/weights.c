@@ -1,27 +1,20 @@
-/* Weights by name: out of safetensors files and folders. See weights.h. */
-#include "model/weights.h"
-
+/* Weights by name, whatever the format, and their values. See weights.h. */
 #include <string.h>
 
 #include "base/mem.h"
-#include "format/safetensors.h"
-
-struct Weights {
-    StFile *st;
-    const char *prefix;
-    char *path;
-    bool *used; /* by the tensor's index */
-};
+#include "model/gguf_names.h"
+#include "model/weights_source.h"
 
 Status weights_open(Weights **out, const char *path, const char *prefix) {
     Status st = TANE_OK;
     Weights *w;
     TRY_RETURN(MEM_NEW(out));
     w = *out;
+    w->source = gguf_is_path(path) ? &weights_gguf : &weights_safetensors;
     w->prefix = prefix;
     TRY(mem_strdup(&w->path, path));
-    TRY(st_open(&w->st, path));
-    TRY(MEM_NEW_ARRAY(&w->used, st_count(w->st)));
+    TRY(w->source->open(w));
+    TRY(MEM_NEW_ARRAY(&w->used, w->source->count(w)));
 out:
     if (st != TANE_OK) weights_close(out);
     return st;
@@ -30,7 +23,7 @@ out:
 void weights_close(Weights **weights) {
     Weights *w = *weights;
     if (!w) return;
-    st_close(&w->st);
+    w->source->close(w);
     mem_free(w->used);
     mem_free(w->path);
     mem_free(w);
@@ -41,50 +34,28 @@ const char *weights_path(const Weights *w) { return w->path; }
 
 /* ---- by name ---- */
 
-/* The tensor called `name`, or the same without the family's prefix. */
-static const StTensor *find_tensor(const Weights *w, const char *name) {
-    const StTensor *t = st_find(w->st, name);
-    size_t n = w->prefix ? strlen(w->prefix) : 0;
-    return t || !n || strncmp(name, w->prefix, n) ? t : st_find(w->st, name + n);
-}
-
 Status weights_find(Weights *w, const char *name, Weight *out, bool *found) {
-    const StTensor *t = find_tensor(w, name);
-    *found = t != NULL;
-    if (!t) return TANE_OK;
-    if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_BF16 && t->dtype != DTYPE_F16)
-        return FAIL(TANE_EUNSUPPORTED, "%s: tensor \"%s\" is %s; weights must be F32, BF16 or F16", t->file, t->name,
-                    st_dtype_word(t->dtype));
-    w->used[t->index] = true;
-    *out = (Weight){.name = t->name,
-                    .file = t->file,
-                    .data = t->data,
-                    .type = t->dtype == DTYPE_F32 ? GGML_F32 : t->dtype == DTYPE_BF16 ? GGML_BF16 : GGML_F16,
-                    .rank = t->rank,
-                    .index = t->index};
-    for (int i = 0; i < t->rank && i < 2; i++) out->shape[i] = t->shape[i];
+    TRY_RETURN(w->source->find(w, name, out, found));
+    if (*found) w->used[out->index] = true;
     return TANE_OK;
 }
 
-Status weights_missing(const Weights *w, const char *name) {
-    const StTensor *t;
-    return st_require(w->st, name, &t);
-}
+Status weights_missing(const Weights *w, const char *name) { return w->source->missing(w, name); }
 
 static bool ends_in_one_of(const char *name, const char *const *endings) {
     size_t n = strlen(name);
     for (; endings && *endings; endings++) {
-        size_t m = strlen(*endings);
-        if (n >= m && !strcmp(name + n - m, *endings)) return true;
+        size_t k = strlen(*endings);
+        if (n >= k && !strcmp(name + n - k, *endings)) return true;
     }
     return false;
 }
 
 const char *weights_unused(const Weights *w, const char *const *ignored) {
-    for (size_t i = 0; i < st_count(w->st); i++) {
-        const char *name = st_get(w->st, i)->name;
-        /* A tied model's file may repeat the embedding as the output layer. */
-        if (!w->used[i] && !ends_in_one_of(name, ignored) && strcmp(name, "lm_head.weight")) return name;
+    for (size_t i = 0; i < w->source->count(w); i++) {
+        bool needed;
+        const char *name = w->source->name(w, i, &needed);
+        if (!w->used[i] && needed && !ends_in_one_of(name, ignored)) return name;
     }
     return NULL;
 }
@@ -128,7 +99,7 @@ void weight_rows(const Weight *w, int64_t row, int64_t n, float *out) {
     }
     enum { PART = 16384 };
     int64_t c = w->rank == 2 ? w->shape[1] : 1;
-    if (w->rank == 2 && (w->paired_rows || c >= PART)) {
+    if (w->paired_rows || c >= PART) {
 #pragma omp parallel for schedule(static)
         for (int64_t r = 0; r < n; r++) decode(w, stored_row(w, row + r) * c, c, out + r * c);
         return;

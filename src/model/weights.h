@@ -1,5 +1,5 @@
-/* Weights as files hold them, whatever the format: safetensors of Hugging Face (one file, shards, a folder) or GGUF. Asked
- * for by their Hugging Face names. Files are mapped; values are converted straight from the map.
+/* Weights as files hold them, whatever the format: safetensors of Hugging Face (one file, shards, a folder) or GGUF.
+ * Asked for by their Hugging Face names. Files are mapped; values are converted straight from the map.
  */
 #ifndef MODEL_WEIGHTS_H
 #define MODEL_WEIGHTS_H
@@ -16,7 +16,7 @@ typedef struct Weight {
     int64_t shape[2];    /* as stored, slowest first */
     bool transposed;     /* stored (in, out) */
     bool as_named;       /* stored (out, in), also where Hugging Face's file has it transposed */
-    int64_t paired_rows; /* > 0: rows of each head, of which the file has pairs side by side (0, D/2, 1, D/2 + 1, ...) */
+    int64_t paired_rows; /* > 0: rows of each head, which the file has in pairs (0, D/2, 1, D/2 + 1, ...) */
     float plus;          /* to be added to each value */
     size_t index;        /* of the file's tensors, for weights_unused */
 } Weight;
@@ -28,8 +28,8 @@ void weights_close(Weights **weights); /* NULL is fine */
 Status weights_find(Weights *weights, const char *name, Weight *out, bool *found);
 /* The error for a name that must be there: TANE_ENOTFOUND with the nearest one. */
 Status weights_missing(const Weights *weights, const char *name);
-/* A tensor that was never found by weights_find and does not end in one of `ignored` (NULL-terminated, may be NULL). NULL:
- * none. */
+/* A tensor that was never found by weights_find and does not end in one of `ignored` (NULL-terminated, may be NULL).
+ * NULL: none. */
 const char *weights_unused(const Weights *weights, const char *const *ignored);
 const char *weights_path(const Weights *weights);
 

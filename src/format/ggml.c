@@ -2,8 +2,23 @@
 #include "format/ggml.h"
 
 #include <strings.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "format/ggml_block.h"
+
+#if defined(__x86_64__)
+bool ggml_cpu_avx2;
+
+/* Before main(), because asking for F16C costs a trap in a virtual machine. AVX2 counts only when the system saves its
+ * registers; F16C uses the same ones. */
+__attribute__((constructor)) static void ask_cpu(void) {
+    unsigned a, b, c, d;
+    __builtin_cpu_init();
+    ggml_cpu_avx2 = __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
 
 static const GgmlTypeInfo types[] = {
     {GGML_F32, "F32", 1, 4, true},

@@ -37,9 +37,11 @@ enum {
  * FMA: so the results are the same on every machine. */
 #define GGML_INLINE static inline __attribute__((always_inline))
 #if defined(__x86_64__)
-#define GGML_AVX2 __attribute__((target("avx2")))
-#ifndef GGML_HAS_AVX2 /* a test says no */
-#define GGML_HAS_AVX2() (__builtin_cpu_supports("avx2") != 0)
+#include <immintrin.h>
+#define GGML_AVX2 __attribute__((target("avx2,f16c")))
+extern bool ggml_cpu_avx2; /* this processor has AVX2 and F16C */
+#ifndef GGML_HAS_AVX2      /* a test says no */
+#define GGML_HAS_AVX2() ggml_cpu_avx2
 #endif
 #endif
 

@@ -303,7 +303,18 @@ GGML_INLINE void encode(GgmlType type, const float *x, int64_t n, uint8_t *out) 
 }
 
 #if defined(__x86_64__)
-GGML_AVX2 static void encode_avx2(GgmlType type, const float *x, int64_t n, uint8_t *out) { encode(type, x, n, out); }
+/* The instruction would keep some bits of a NaN. */
+GGML_AVX2 static void encode_f16_avx2(const float *x, uint8_t *out) {
+    __m256 v = _mm256_loadu_ps(x), sign = _mm256_and_ps(v, _mm256_set1_ps(-0.0f));
+    __m256 quiet = _mm256_or_ps(sign, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)));
+    v = _mm256_blendv_ps(v, quiet, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    _mm_storeu_si128((__m128i *)out, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+GGML_AVX2 static void encode_avx2(GgmlType type, const float *x, int64_t n, uint8_t *out) {
+    for (; type == GGML_F16 && n >= 8; n -= 8, x += 8, out += 16) encode_f16_avx2(x, out);
+    encode(type, x, n, out);
+}
 #endif
 
 void ggml_encode(GgmlType type, const float *x, int64_t n, void *blocks) {

@@ -15,6 +15,7 @@ enum {
     FEW_SYMBOLS = 96,               /* up to here the lowest rank is found by looking at all of them */
     KEPT_SYMBOLS = 1 << 16,         /* arrays for longer words are not kept */
     JOIN_BITS = 20,
+    FILTER_BITS = 21,
     BATCH = 256                     /* words that are scanned before they are looked up */
 };
 
@@ -52,6 +53,7 @@ struct Bpe {
     uint64_t *pairs; /* (pair_mask + 1) */
     size_t pair_mask;
     int pair_shift;
+    uint64_t *filter;   /* (2^FILTER_BITS bits) by the hash of a pair: some pair of this hash merges */
     int32_t *results;   /* by rank */
     TokenSlot *ids;     /* (id_mask + 1) by their bytes */
     size_t id_mask;
@@ -83,8 +85,14 @@ static inline uint64_t *pair_slot(const Bpe *b, uint64_t pair) {
     return &b->pairs[i];
 }
 
+/* Half of all questions are about pairs that do not merge: a bit tells most of them, in a table that stays near. */
+static inline size_t filter_bit(uint64_t pair) { return pair * 0x9E3779B97F4A7C15u >> (64 - FILTER_BITS); }
+
 static inline int32_t rank_of(const Bpe *b, int32_t left, int32_t right) {
-    return (int32_t)(*pair_slot(b, pair_of(left, right)) & NO_RANK);
+    uint64_t pair = pair_of(left, right);
+    size_t bit = filter_bit(pair);
+    if (!(b->filter[bit >> 6] >> (bit & 63) & 1)) return NO_RANK;
+    return (int32_t)(*pair_slot(b, pair) & NO_RANK);
 }
 
 /* Merges the n symbols of w by looking at all ranks for each merge; returns how many are left. */
@@ -302,10 +310,10 @@ static size_t begin_bytes(const Bpe *b, BpeWork *w, const char *word, size_t n) 
     return k;
 }
 
-/* The ids of word (n) in w->id, with w->end; how many. */
-static Status encode(const Bpe *b, BpeWork *w, const char *word, size_t n, size_t *count) {
+/* The ids of word (n) in w->id, with w->end; how many. part: it is a part of a word, which is not looked up. */
+static Status encode(const Bpe *b, BpeWork *w, const char *word, size_t n, bool part, size_t *count) {
     TRY_RETURN(need_symbols(w, n));
-    int32_t whole = b->whole && n <= b->longest ? find_token(b, word, n) : -1;
+    int32_t whole = b->whole && !part && n <= b->longest ? find_token(b, word, n) : -1;
     if (whole >= 0) {
         w->id[0] = whole;
         w->end[0] = (uint32_t)n;
@@ -321,29 +329,32 @@ static Status encode(const Bpe *b, BpeWork *w, const char *word, size_t n, size_
 
 static Status append(TokenList *out, const int32_t *ids, size_t n) {
     TRY_RETURN(token_list_reserve(out, n));
-    memcpy(out->ids + out->n, ids, n * sizeof *ids);
+    if (n) memcpy(out->ids + out->n, ids, n * sizeof *ids);
     out->n += n;
     return TANE_OK;
 }
 
-/* A word that is merged as one piece, through the cache; `readable` bytes may be read from it on. */
-static Status add_piece(const Bpe *b, BpeWork *w, const char *word, size_t n, size_t readable, TokenList *out) {
+/* A word or a part of one that is merged as a whole, through the cache, where they are told apart; `readable` bytes
+ * may be read from it on. */
+static Status add_piece(const Bpe *b, BpeWork *w, const char *word, size_t n, size_t readable, bool part,
+                        TokenList *out) {
     WordKey key = {0};
     uint32_t set = 0;
     uint64_t hash = 0;
     size_t k;
     if (n <= SHORT_BYTES) {
         key = word_key(word, n, readable);
+        key.hi |= part ? PART_OF_WORD : 0;
         set = word_key_set(key);
         const ShortSlot *slot = short_find(&w->cache, key, set);
         if (slot) return append(out, slot->ids, slot->n);
     }
     if (n <= LONG_BYTES) {
-        hash = bytes_hash(word, n);
+        hash = bytes_hash(word, n) ^ (part ? PART_OF_WORD : 0);
         const int32_t *ids = long_find(&w->cache, word, n, hash, &k);
         if (ids) return append(out, ids, k);
     }
-    TRY_RETURN(encode(b, w, word, n, &k));
+    TRY_RETURN(encode(b, w, word, n, part, &k));
     if (n <= SHORT_BYTES && k <= SHORT_IDS) short_put(&w->cache, key, set, w->id, k);
     else if (n <= LONG_BYTES) long_put(&w->cache, word, n, hash, w->id, k);
     return append(out, w->id, k);
@@ -355,10 +366,9 @@ static inline size_t join_bit(uint32_t left, uint32_t right) {
 
 /* Between two characters that are symbols before anything merges across their ends, a merge that reaches across has the
  * first as the last character of its left side and the second as the first of its right. Where no merge has these two,
- * none will ever reach across, and both sides merge as if they were alone. Unknown characters, which may become one token
- * with their like or give nothing, stay with their neighbours. */
+ * none will ever reach across, and both sides merge as if they were alone. Unknown characters, which may become one
+ * token with their like or give nothing, stay with their neighbours. */
 static Status add_cut(const Bpe *b, BpeWork *w, const char *word, size_t n, size_t readable, TokenList *out) {
-    if (b->whole && n <= b->longest && find_token(b, word, n) >= 0) return add_piece(b, w, word, n, readable, out);
     size_t begin = 0, len;
     uint32_t left = 0;
     bool left_symbol = false;
@@ -368,26 +378,30 @@ static Status add_cut(const Bpe *b, BpeWork *w, const char *word, size_t n, size
                                 : b->complete || find_token(b, word + at, len) >= 0;
         size_t bit = join_bit(left, code);
         if (symbol && left_symbol && !(b->joins[bit >> 6] >> (bit & 63) & 1)) {
-            TRY_RETURN(add_piece(b, w, word + begin, at - begin, readable - begin, out));
+            TRY_RETURN(add_piece(b, w, word + begin, at - begin, readable - begin, true, out));
             begin = at;
         }
         left = code;
         left_symbol = symbol;
     }
-    return add_piece(b, w, word + begin, n - begin, readable - begin, out);
+    return add_piece(b, w, word + begin, n - begin, readable - begin, true, out);
 }
 
 static Status add_word(const Bpe *b, BpeWork *w, const char *word, size_t n, size_t readable, TokenList *out) {
-    return n > SHORT_BYTES && b->cuts ? add_cut(b, w, word, n, readable, out)
-                                         : add_piece(b, w, word, n, readable, out);
+    if (n <= SHORT_BYTES || !b->cuts) return add_piece(b, w, word, n, readable, false, out);
+    if (b->whole && n <= b->longest) {
+        int32_t id = find_token(b, word, n);
+        if (id >= 0) return append(out, &id, 1);
+    }
+    return add_cut(b, w, word, n, readable, out);
 }
 
 Status bpe_word(const Bpe *b, BpeWork *w, const char *word, size_t n, TokenList *out, uint32_t *ends) {
     if (n == 0) return TANE_OK;
     if (!ends) return add_word(b, w, word, n, n, out);
     size_t k;
-    TRY_RETURN(encode(b, w, word, n, &k));
-    memcpy(ends, w->end, k * sizeof *ends);
+    TRY_RETURN(encode(b, w, word, n, false, &k));
+    if (k) memcpy(ends, w->end, k * sizeof *ends);
     return append(out, w->id, k);
 }
 
@@ -503,7 +517,9 @@ static void note_join(Bpe *b, int32_t left, int32_t right) {
 }
 
 static void add_pair(Bpe *b, int32_t left, int32_t right, int32_t rank, int32_t result) {
-    *pair_slot(b, pair_of(left, right)) = pair_of(left, right) << ID_BITS | (uint32_t)rank;
+    uint64_t pair = pair_of(left, right);
+    *pair_slot(b, pair) = pair << ID_BITS | (uint32_t)rank;
+    b->filter[filter_bit(pair) >> 6] |= (uint64_t)1 << (filter_bit(pair) & 63);
     b->results[rank] = result;
     note_join(b, left, right);
 }
@@ -696,6 +712,7 @@ Status bpe_new(Bpe **out, const BpeSpec *spec, const char *where) {
     TRY(MEM_NEW(&b->pool));
     pthread_mutex_init(&b->pool->lock, NULL);
     TRY(MEM_NEW_ARRAY(&b->joins, (size_t)1 << (JOIN_BITS - 6)));
+    TRY(MEM_NEW_ARRAY(&b->filter, (size_t)1 << (FILTER_BITS - 6)));
     TRY(index_tokens(b));
     TRY(set_bytes(b, spec, where));
     TRY(MEM_NEW_ARRAY(&b->atoms.rows, 1)); /* none until they are found */
@@ -721,6 +738,7 @@ void bpe_free(Bpe *b) {
     if (b->pool) pthread_mutex_destroy(&b->pool->lock);
     mem_free(b->pool);
     mem_free(b->atoms.rows);
+    mem_free(b->filter);
     mem_free(b->pairs);
     mem_free(b->results);
     mem_free(b->ids);

@@ -22,7 +22,8 @@ enum {
     LONG_BUFFER = 1536 << 10
 };
 
-/* A word's bytes with zeros behind them; the last byte is how many they are, so never 0. */
+/* A word's bytes with zeros behind them; the last byte is how many they are, so never 0, and whether it is
+ * PART_OF_WORD. */
 typedef struct WordKey {
     uint64_t lo, hi;
 } WordKey;
@@ -60,6 +61,8 @@ static inline void word_cache_free(WordCache *c) {
     mem_free(c->slots);
     mem_free(c->buffer);
 }
+
+static const uint64_t PART_OF_WORD = (uint64_t)1 << 63;
 
 static inline uint64_t low_bytes(size_t n) { return n >= 8 ? ~(uint64_t)0 : ((uint64_t)1 << 8 * n) - 1; }
 

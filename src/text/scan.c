@@ -122,18 +122,19 @@ INLINE size_t spaces(Input in, size_t p, bool newlines, bool tail, unsigned stop
 /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  * digits: each number is a word of its own, and to its left the text ends. */
 INLINE size_t gpt2(Input in, size_t p, bool digits) {
+    const unsigned number = digits ? NUMBER | CLASS_NUMBER_17 : NUMBER, stop = digits ? number : 0;
     size_t len, q = p;
     if (in.text[p] == '\'' && (len = contraction(in, p, false)) != 0) return p + len;
     unsigned class = class_at(in, p, &len);
     if (class & SPACE) {
         q = p + 1;
-        if (in.text[p] != ' ' || q == in.n) return spaces(in, p, false, false, digits ? NUMBER : 0);
+        if (in.text[p] != ' ' || q == in.n) return spaces(in, p, false, false, stop);
         class = class_at(in, q, &len);
-        if (class & (digits ? SPACE | NUMBER : SPACE)) return spaces(in, p, false, false, digits ? NUMBER : 0);
+        if (class & (SPACE | stop)) return spaces(in, p, false, false, stop);
     }
     if (class & LETTER) return run_letters(in, q, LETTER);
-    if (class & NUMBER) return digits ? q + len : run(in, q, NUMBER, true);
-    return run(in, q + len, LETTER | NUMBER | SPACE, false);
+    if (class & number) return digits ? q + len : run(in, q, NUMBER, true);
+    return run(in, q + len, LETTER | number | SPACE, false);
 }
 
 /* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+

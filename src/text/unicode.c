@@ -91,7 +91,8 @@ static void build(void) {
         for (uint32_t i = 0; i < 256; i++) {
             uint32_t code = page << 8 | i;
             bool kana_han = (code >= 0x3040 && code <= 0x30FF) || (code >= 0x4E00 && code <= 0x9FA5);
-            row[i] = class_of((int32_t)code, &next) | (kana_han ? CLASS_KANA_HAN : 0);
+            bool young = (code >= 0x11DE0 && code <= 0x11DE9) || (code >= 0x16FF4 && code <= 0x16FF6);
+            row[i] = class_of((int32_t)code, &next) | (kana_han ? CLASS_KANA_HAN : 0) | (young ? CLASS_NUMBER_17 : 0);
         }
         while (same < rows && memcmp(table.rows[same], row, sizeof row) != 0) same++;
         if (same == rows && rows < sizeof table.rows / sizeof *table.rows) memcpy(table.rows[rows++], row, sizeof row);

@@ -17,7 +17,8 @@ enum {
     CLASS_LOWER = 32,  /* Ll, Lm, Lo, M: what it lets them go on with */
     CLASS_NEWLINE = 64, /* \r \n */
     CLASS_SYMBOL = 128, /* P, S */
-    CLASS_KANA_HAN = 256 /* U+4E00-9FA5, U+3040-30FF: DeepSeek-V3's, beside their other classes */
+    CLASS_KANA_HAN = 256, /* U+4E00-9FA5, U+3040-30FF: DeepSeek-V3's, beside their other classes */
+    CLASS_NUMBER_17 = 512 /* numbers that came with Unicode 17: tokenizers' Digits knows them, its expressions do not */
 };
 
 /* Classes in two stages: page[code >> 8] says which of `rows` has them. */

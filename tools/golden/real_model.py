@@ -323,8 +323,8 @@ class Pieces:
                 at += 1
         return ids + self.processor.encode(text[start:])
 
-    def decode(self, ids):
-        return self.processor.decode(ids)
+    def decode(self, ids):  # special tokens give nothing, as elsewhere; sentencepiece would write <unk> as a sign
+        return self.processor.decode([i for i in ids if i not in self.special.values()])
 
 
 def llama_cpp_tokens(probe, path, texts, special):
@@ -420,7 +420,7 @@ def numbers(name, model, prompts, starts, probe, path):
     leads = []
     for i, ids in enumerate(starts):
         tokens, lead = greedy(model, ids)
-        same = greedy(double, ids)[0] == tokens
+        same = logits_of(double, ids + tokens)[len(ids) - 1:-1].argmax(-1).tolist() == tokens
         leads.append(lead)
         arrays[f"greedy.{i}.ids"], arrays[f"greedy.{i}.tokens"] = np.array(ids, np.int32), np.array(tokens, np.int32)
         print(f"  greedy {i}: {len(ids)} tokens, smallest lead {lead:.3g}, fp64 {'the same' if same else 'DIFFERS'}: "

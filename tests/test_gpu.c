@@ -139,7 +139,7 @@ static int64_t build_norm(Rig *r, const int64_t *p) {
     return largest(p[0], p[1]);
 }
 
-/* repeat: tokens are the first so many only. */
+/* repeat: tokens are the first so many only. scale: in thousandths; 0 is 1. */
 static int64_t build_embedding(Rig *r, const int64_t *p) {
     int64_t n = p[0] * p[1];
     int32_t *ids = (int32_t *)rig_array(r, n), *positions = (int32_t *)rig_array(r, n);
@@ -149,16 +149,28 @@ static int64_t build_embedding(Rig *r, const int64_t *p) {
     }
     Tensor *tokens = rig_ints(r, "tokens", 2, p, ids), *at = rig_ints(r, "positions", 2, p, positions);
     Tensor *wte = matrix(r, "wte", p[2], p[3]), *wpe = p[4] ? matrix(r, "wpe", p[1], p[3]) : NULL;
-    output(r, "y", op_embedding(r->tape, tokens, at, wte, wpe, 1));
+    output(r, "y", op_embedding(r->tape, tokens, at, wte, wpe, p[6] ? (float)p[6] / 1000 : 1));
     return n;
 }
 
+static int64_t build_head_norm(Rig *r, const int64_t *p) {
+    Tensor *x = activation(r, "x", 1, p[0], (p[1] + 2 * p[2]) * p[3]), *q = vector(r, "q", p[3]),
+           *k = vector(r, "k", p[3]);
+    NormKind kind = p[4] ? NORM_RMS_ONE : NORM_RMS;
+    output(r, "y", op_head_norm(r->tape, x, q, k, kind, 1e-6f, (int)p[1], (int)p[2], (int)p[3]));
+    return largest(p[0] * largest(p[1], p[2]), p[3]);
+}
+
+/* Without gradients, where it works in place. */
+static int64_t build_head_norm_alone(Rig *r, const int64_t *p) { return build_head_norm(r, p); }
+
+/* rotated: elements of each head; 0: all. */
 static int64_t build_rope(Rig *r, const int64_t *p) {
-    int64_t n = p[0] * p[1], d = p[4], context = p[1] + 3;
+    int64_t n = p[0] * p[1], d = p[4], rotated = p[5] ? p[5] : d, context = p[1] + 3;
     int32_t *positions = (int32_t *)rig_array(r, n);
     for (int64_t i = 0; i < n; i++) positions[i] = (int32_t)rng_below(&rig_rng, (uint64_t)context);
     Tensor *x = activation(r, "x", p[0], p[1], (p[2] + 2 * p[3]) * d);
-    Tensor *table = rig_floats(r, "cos_sin", 2, (int64_t[]){context, d}, rig_normal(r, context * d, 1));
+    Tensor *table = rig_floats(r, "cos_sin", 2, (int64_t[]){context, rotated}, rig_normal(r, context * rotated, 1));
     output(r, "y", op_rope(r->tape, x, rig_ints(r, "positions", 2, p, positions), table, (int)p[2], (int)p[3], (int)d));
     return 2;
 }
@@ -170,6 +182,7 @@ static AttentionShape shape_of(const int64_t *p) {
 static int64_t build_attention(Rig *r, const int64_t *p) {
     AttentionShape shape = shape_of(p);
     shape.dropout = (float)p[7] / 100;
+    shape.softcap = (float)p[8];
     Tensor *x = activation(r, "x", p[0], p[1], (p[2] + 2 * p[3]) * p[4]), *starts = NULL;
     if (p[6]) { /* documents of some 40 tokens */
         int32_t *first = (int32_t *)rig_array(r, p[0] * p[1]);
@@ -185,6 +198,7 @@ static int64_t build_attention(Rig *r, const int64_t *p) {
 /* p[6]: positions of the cache, all of them filled; the sequences have from 0 to as many as fit. */
 static int64_t build_decode(Rig *r, const int64_t *p) {
     AttentionShape shape = shape_of(p);
+    shape.softcap = (float)p[7];
     int64_t width = 2 * p[3] * p[4], room = p[6] - p[1];
     Tensor *x = activation(r, "x", p[0], p[1], (p[2] + 2 * p[3]) * p[4]);
     Tensor *cache = rig_buffer(r, "cache", 3, (int64_t[]){p[0], p[6], width});
@@ -224,7 +238,8 @@ static int64_t build_cross_entropy(Rig *r, const int64_t *p) {
     Tensor *x = activation(r, "x", 1, p[0], p[1]), *w = matrix(r, "w", p[2], p[1]), *hits;
     Tensor *labels = rig_ints(r, "labels", 2, (int64_t[]){1, p[0]}, ids);
     Tensor *scale = p[5] ? rig_floats(r, "loss_scale", 1, (int64_t[]){1}, &(float){8}) : NULL;
-    rig_output(r, "losses", op_cross_entropy(r->tape, x, w, labels, (float)p[3] / 100, 0, scale, &hits), NULL);
+    rig_output(r, "losses", op_cross_entropy(r->tape, x, w, labels, (float)p[3] / 100, (float)p[6], scale, &hits),
+               NULL);
     rig_output(r, "hits", hits, NULL);
     return largest(p[0], largest(p[1], p[2]));
 }
@@ -233,7 +248,7 @@ static int64_t build_logits(Rig *r, const int64_t *p) {
     int32_t *at = (int32_t *)rig_array(r, p[0]);
     for (int64_t b = 0; b < p[0]; b++) at[b] = (int32_t)rng_below(&rig_rng, (uint64_t)p[1]);
     Tensor *x = activation(r, "x", p[0], p[1], p[2]), *w = matrix(r, "w", p[3], p[2]);
-    rig_output(r, "y", op_logits(r->tape, x, w, rig_ints(r, "at", 1, p, at), 0), NULL);
+    rig_output(r, "y", op_logits(r->tape, x, w, rig_ints(r, "at", 1, p, at), (float)p[4]), NULL);
     return p[2];
 }
 
@@ -318,7 +333,7 @@ static void run_twice_and_more(const Op *op, const char *title, Rig *gpu, Rig *c
 static void check_case(const Op *op, const int64_t *p, DType type, DType grads) {
     char title[256];
     int64_t terms;
-    bool with_grad = op->build != build_decode && op->build != build_logits;
+    bool with_grad = op->build != build_decode && op->build != build_logits && op->build != build_head_norm_alone;
     title_of(title, sizeof title, op, p, type, grads);
     rounding = type;
     Rig cpu = rig_of(op, p, backend_cpu(), DTYPE_F32, DTYPE_F32, with_grad, &terms),
@@ -417,67 +432,112 @@ static void product_modes(void **state) {
 
 static void norm(void **state) {
     (void)state;
-    static const Op op = {"norm", "rows C rms delta bias dropout%", build_norm, 1e-2, false, 1};
+    static const Op op = {"norm", "rows C kind delta bias dropout%", build_norm, 1e-2, false, 1};
     static const int64_t cases[][PARTS] = {
         {1, 1, 1, 0, 0, 0},      {5, 3, 0, 0, 1, 0},      {2, 7, 1, 0, 1, 0},       {37, 12, 0, 0, 0, 0},
         {1, 33, 0, 1, 1, 20},    {37, 33, 1, 1, 0, 20},   {300, 64, 0, 1, 1, 0},    {3, 100, 1, 1, 1, 0},
         {128, 384, 0, 1, 1, 20}, {128, 512, 1, 1, 0, 20}, {1, 512, 0, 0, 1, 0},     {1030, 512, 0, 1, 1, 20},
         {200, 768, 0, 1, 1, 20}, {65, 1000, 1, 0, 0, 0},  {8192, 1024, 0, 1, 1, 0}, {77, 2048, 1, 1, 0, 0},
         {9, 3001, 0, 1, 1, 0},   {40, 4096, 1, 1, 0, 0},  {21, 8192, 0, 1, 1, 0},   {513, 8192, 1, 1, 0, 0},
+        {1, 1, 2, 0, 0, 0},      {37, 33, 2, 1, 1, 20},   {1, 640, 2, 1, 0, 0},     {128, 512, 2, 1, 0, 20},
+        {1030, 640, 2, 1, 0, 0}, {300, 2304, 2, 1, 0, 0}, {9, 3001, 2, 1, 0, 0},    {40, 8192, 2, 1, 0, 10},
     };
     CHECK(op, cases, true);
 }
 
 static void embedding(void **state) {
     (void)state;
-    static const Op op = {"embedding", "B T V C wpe repeat", build_embedding, 1e-2, true, 0};
+    static const Op op = {"embedding", "B T V C wpe repeat scale/1000", build_embedding, 1e-2, true, 0};
     static const int64_t cases[][PARTS] = {
-        {1, 1, 1, 1, 0, 0},          {2, 3, 5, 7, 1, 0},         {4, 50, 11, 33, 1, 0},    {4, 50, 11, 33, 0, 1},
-        {1, 300, 700, 3, 1, 2},      {8, 128, 1000, 64, 1, 0},   {128, 16, 35, 512, 1, 0}, {32, 512, 50304, 128, 1, 0},
-        {8, 1024, 50304, 768, 1, 3}, {16, 700, 32000, 96, 0, 1},
+        {1, 1, 1, 1, 0, 0},
+        {2, 3, 5, 7, 1, 0},
+        {4, 50, 11, 33, 1, 0},
+        {4, 50, 11, 33, 0, 1},
+        {1, 300, 700, 3, 1, 2},
+        {8, 128, 1000, 64, 1, 0},
+        {128, 16, 35, 512, 1, 0},
+        {32, 512, 50304, 128, 1, 0},
+        {8, 1024, 50304, 768, 1, 3},
+        {16, 700, 32000, 96, 0, 1},
+        {1, 1, 1, 1, 0, 0, 25298},
+        {2, 3, 5, 7, 1, 0, 25298},
+        {4, 128, 999, 640, 0, 0, 25298},
+        {3, 700, 500, 64, 0, 2, 25298},
+        {2, 900, 700, 33, 1, 0, 25298},
     };
     CHECK(op, cases, true);
 }
 
+static const int64_t head_norms[][PARTS] = {
+    {1, 1, 1, 1, 0},      {1, 2, 1, 33, 1},   {7, 3, 1, 64, 0},      {2, 16, 8, 128, 0},  {33, 4, 1, 256, 1},
+    {128, 5, 5, 80, 1},   {300, 4, 2, 33, 0}, {1000, 32, 8, 128, 0}, {65, 8, 4, 256, 1},  {200, 1, 1, 64, 1},
+    {2050, 14, 2, 64, 0}, {40, 3, 1, 512, 0}, {9, 2, 2, 520, 1},     {20, 2, 1, 1000, 0}, {17, 6, 6, 8, 0},
+};
+
+static void head_norm(void **state) {
+    (void)state;
+    static const Op op = {"head_norm", "rows H KV D one", build_head_norm, 1e-2, false, 1};
+    CHECK(op, head_norms, true);
+}
+
+static void head_norm_in_place(void **state) {
+    (void)state;
+    static const Op op = {"head_norm in place", "rows H KV D one", build_head_norm_alone, 1e-2, false, 0};
+    CHECK(op, head_norms, false);
+}
+
 static void rope(void **state) {
     (void)state;
-    static const Op op = {"rope", "B T H KV D", build_rope, 1e-2, false, 0};
+    static const Op op = {"rope", "B T H KV D rotated", build_rope, 1e-2, false, 0};
     static const int64_t cases[][PARTS] = {
-        {1, 1, 1, 1, 2},   {2, 7, 3, 1, 6},    {3, 33, 4, 2, 32},   {1, 300, 8, 8, 64},
-        {2, 65, 5, 5, 10}, {4, 128, 8, 1, 80}, {2, 200, 32, 8, 64}, {2, 200, 8, 2, 128},
+        {1, 1, 1, 1, 2},       {2, 7, 3, 1, 6},         {3, 33, 4, 2, 32},     {1, 300, 8, 8, 64},
+        {2, 65, 5, 5, 10},     {4, 128, 8, 1, 80},      {2, 200, 32, 8, 64},   {2, 200, 8, 2, 128},
+        {1, 1, 1, 1, 3, 2},    {2, 7, 3, 1, 9, 4},      {3, 33, 4, 2, 64, 16}, {1, 1, 8, 8, 80, 32},
+        {2, 65, 5, 1, 96, 24}, {4, 128, 8, 2, 128, 64}, {2, 9, 2, 1, 256, 2},  {2, 9, 2, 1, 36, 32},
     };
     CHECK(op, cases, false);
 }
 
 static void attention(void **state) {
     (void)state;
-    static const Op op = {"attention", "B T H KV D window starts dropout%", build_attention, 2e-2, false, 0};
+    static const Op op = {"attention", "B T H KV D window starts dropout% softcap", build_attention, 2e-2, false, 0};
     static const int64_t cases[][PARTS] = {
-        {1, 1, 1, 1, 1, 0, 0, 0},      {2, 3, 2, 1, 5, 0, 0, 0},      {3, 2, 4, 4, 32, 0, 0, 0},
-        {128, 16, 8, 8, 64, 0, 0, 0},  {64, 17, 8, 2, 64, 0, 0, 0},   {2, 15, 3, 3, 80, 0, 0, 0},
-        {1, 63, 4, 2, 128, 0, 0, 0},   {2, 64, 8, 8, 64, 0, 0, 0},    {2, 65, 6, 3, 64, 0, 0, 0},
-        {1, 127, 5, 1, 32, 0, 0, 0},   {2, 128, 8, 2, 128, 0, 0, 0},  {1, 129, 2, 2, 80, 0, 0, 0},
-        {2, 256, 6, 6, 64, 0, 0, 0},   {1, 333, 7, 7, 32, 0, 0, 0},   {1, 511, 4, 1, 64, 0, 0, 0},
-        {2, 1024, 8, 8, 64, 0, 0, 0},  {1, 1024, 8, 2, 128, 0, 0, 0}, {1, 1100, 3, 1, 80, 0, 0, 0},
-        {2, 70, 4, 2, 7, 9, 0, 0},     {2, 200, 4, 2, 64, 17, 0, 0},  {1, 700, 4, 4, 128, 256, 0, 0},
-        {1, 300, 2, 1, 32, 1, 0, 0},   {3, 40, 2, 1, 5, 0, 1, 0},     {3, 200, 4, 2, 64, 0, 1, 0},
-        {2, 600, 8, 4, 128, 0, 1, 0},  {2, 300, 4, 2, 32, 33, 1, 0},  {2, 33, 3, 1, 9, 0, 0, 30},
-        {4, 128, 6, 6, 64, 0, 0, 20},  {2, 256, 8, 2, 64, 0, 0, 10},  {1, 500, 4, 4, 128, 0, 0, 20},
-        {2, 150, 4, 2, 80, 40, 1, 20}, {3, 16, 1, 1, 256, 0, 0, 0},
+        {1, 1, 1, 1, 1, 0, 0, 0},          {2, 3, 2, 1, 5, 0, 0, 0},         {3, 2, 4, 4, 32, 0, 0, 0},
+        {128, 16, 8, 8, 64, 0, 0, 0},      {64, 17, 8, 2, 64, 0, 0, 0},      {2, 15, 3, 3, 80, 0, 0, 0},
+        {1, 63, 4, 2, 128, 0, 0, 0},       {2, 64, 8, 8, 64, 0, 0, 0},       {2, 65, 6, 3, 64, 0, 0, 0},
+        {1, 127, 5, 1, 32, 0, 0, 0},       {2, 128, 8, 2, 128, 0, 0, 0},     {1, 129, 2, 2, 80, 0, 0, 0},
+        {2, 256, 6, 6, 64, 0, 0, 0},       {1, 333, 7, 7, 32, 0, 0, 0},      {1, 511, 4, 1, 64, 0, 0, 0},
+        {2, 1024, 8, 8, 64, 0, 0, 0},      {1, 1024, 8, 2, 128, 0, 0, 0},    {1, 1100, 3, 1, 80, 0, 0, 0},
+        {2, 70, 4, 2, 7, 9, 0, 0},         {2, 200, 4, 2, 64, 17, 0, 0},     {1, 700, 4, 4, 128, 256, 0, 0},
+        {1, 300, 2, 1, 32, 1, 0, 0},       {3, 40, 2, 1, 5, 0, 1, 0},        {3, 200, 4, 2, 64, 0, 1, 0},
+        {2, 600, 8, 4, 128, 0, 1, 0},      {2, 300, 4, 2, 32, 33, 1, 0},     {2, 33, 3, 1, 9, 0, 0, 30},
+        {4, 128, 6, 6, 64, 0, 0, 20},      {2, 256, 8, 2, 64, 0, 0, 10},     {1, 500, 4, 4, 128, 0, 0, 20},
+        {2, 150, 4, 2, 80, 40, 1, 20},     {3, 16, 1, 1, 256, 0, 0, 0},      {1, 1, 1, 1, 1, 0, 0, 0, 2},
+        {2, 3, 2, 1, 5, 0, 0, 0, 1},       {128, 16, 8, 8, 64, 0, 0, 0, 2},  {3, 15, 4, 2, 128, 0, 0, 0, 1},
+        {2, 64, 8, 4, 64, 0, 0, 0, 50},    {2, 65, 6, 3, 80, 0, 0, 0, 1},    {1, 127, 5, 1, 32, 0, 0, 0, 2},
+        {2, 256, 8, 2, 128, 0, 0, 0, 2},   {1, 333, 4, 2, 64, 0, 0, 0, 50},  {2, 1024, 8, 4, 64, 0, 0, 0, 2},
+        {1, 700, 4, 2, 128, 256, 0, 0, 2}, {2, 200, 4, 2, 64, 17, 0, 0, 1},  {3, 200, 4, 2, 64, 0, 1, 0, 2},
+        {2, 300, 4, 2, 32, 33, 1, 0, 1},   {3, 40, 2, 1, 5, 0, 1, 0, 2},     {2, 33, 3, 1, 9, 0, 0, 30, 2},
+        {4, 128, 6, 6, 64, 0, 0, 20, 1},   {2, 150, 4, 2, 80, 40, 1, 20, 2}, {2, 100, 4, 2, 256, 0, 0, 0, 2},
+        {1, 130, 2, 1, 256, 40, 0, 0, 50},
     };
     CHECK(op, cases, false);
 }
 
 static void attention_over_a_cache(void **state) {
     (void)state;
-    static const Op op = {"decode", "B T H KV D window P", build_decode, 2e-2, false, 0};
+    static const Op op = {"decode", "B T H KV D window P softcap", build_decode, 2e-2, false, 0};
     static const int64_t cases[][PARTS] = {
-        {1, 1, 1, 1, 1, 0, 1},       {3, 1, 4, 2, 5, 0, 9},        {5, 1, 8, 8, 64, 0, 33},
-        {2, 1, 32, 8, 64, 0, 1100},  {8, 1, 8, 1, 128, 0, 700},    {4, 1, 6, 6, 80, 0, 257},
-        {64, 1, 12, 12, 64, 0, 300}, {1, 1, 32, 8, 128, 0, 4096},  {3, 1, 4, 2, 64, 50, 600},
-        {4, 2, 4, 2, 7, 0, 12},      {3, 5, 6, 2, 32, 0, 64},      {2, 16, 8, 8, 64, 0, 40},
-        {2, 100, 8, 2, 64, 0, 300},  {1, 513, 4, 1, 128, 0, 1024}, {3, 70, 4, 4, 80, 20, 200},
-        {256, 1, 32, 8, 64, 0, 64},  {2, 33, 3, 1, 9, 5, 60},
+        {1, 1, 1, 1, 1, 0, 1},         {3, 1, 4, 2, 5, 0, 9},          {5, 1, 8, 8, 64, 0, 33},
+        {2, 1, 32, 8, 64, 0, 1100},    {8, 1, 8, 1, 128, 0, 700},      {4, 1, 6, 6, 80, 0, 257},
+        {64, 1, 12, 12, 64, 0, 300},   {1, 1, 32, 8, 128, 0, 4096},    {3, 1, 4, 2, 64, 50, 600},
+        {4, 2, 4, 2, 7, 0, 12},        {3, 5, 6, 2, 32, 0, 64},        {2, 16, 8, 8, 64, 0, 40},
+        {2, 100, 8, 2, 64, 0, 300},    {1, 513, 4, 1, 128, 0, 1024},   {3, 70, 4, 4, 80, 20, 200},
+        {256, 1, 32, 8, 64, 0, 64},    {2, 33, 3, 1, 9, 5, 60},        {1, 1, 1, 1, 1, 0, 1, 2},
+        {3, 1, 4, 2, 5, 0, 9, 1},      {2, 1, 32, 8, 64, 0, 1100, 2},  {4, 1, 8, 4, 256, 0, 257, 50},
+        {3, 1, 8, 4, 128, 50, 600, 2}, {1, 1, 8, 1, 80, 0, 4096, 1},   {4, 2, 4, 2, 7, 0, 12, 2},
+        {3, 5, 6, 2, 32, 0, 64, 1},    {2, 100, 8, 2, 64, 0, 300, 2},  {1, 513, 4, 1, 128, 0, 1024, 1},
+        {3, 70, 4, 4, 80, 20, 200, 2}, {2, 40, 8, 4, 256, 30, 100, 2},
     };
     CHECK(op, cases, false);
 }
@@ -512,11 +572,29 @@ static void dropout(void **state) {
 
 static void cross_entropy(void **state) {
     (void)state;
-    static const Op op = {"cross_entropy", "rows C V smoothing% ignored% scaled", build_cross_entropy, 2e-2, false, 0};
+    static const Op op = {
+        "cross_entropy", "rows C V smoothing% ignored% scaled softcap", build_cross_entropy, 2e-2, false, 0};
     static const int64_t cases[][PARTS] = {
-        {1, 1, 1, 0, 0, 0},         {3, 7, 5, 0, 0, 0},         {17, 33, 35, 10, 30, 0},    {128, 512, 35, 0, 70, 1},
-        {64, 96, 65, 0, 0, 0},      {300, 64, 1000, 10, 50, 1}, {1030, 384, 65, 0, 10, 0},  {500, 128, 32000, 0, 0, 1},
-        {700, 64, 50257, 5, 10, 0}, {2100, 96, 50304, 0, 0, 0}, {40, 768, 50304, 0, 90, 0}, {9, 24, 50304, 0, 100, 0},
+        {1, 1, 1, 0, 0, 0},
+        {3, 7, 5, 0, 0, 0},
+        {17, 33, 35, 10, 30, 0},
+        {128, 512, 35, 0, 70, 1},
+        {64, 96, 65, 0, 0, 0},
+        {300, 64, 1000, 10, 50, 1},
+        {1030, 384, 65, 0, 10, 0},
+        {500, 128, 32000, 0, 0, 1},
+        {700, 64, 50257, 5, 10, 0},
+        {2100, 96, 50304, 0, 0, 0},
+        {40, 768, 50304, 0, 90, 0},
+        {9, 24, 50304, 0, 100, 0},
+        {1, 1, 1, 0, 0, 0, 30},
+        {3, 7, 5, 10, 0, 0, 2},
+        {17, 33, 35, 10, 30, 0, 30},
+        {300, 64, 1000, 10, 50, 1, 2},
+        {1030, 384, 65, 0, 10, 0, 1},
+        {700, 64, 50257, 5, 10, 0, 30},
+        {40, 96, 256000, 0, 0, 1, 30},
+        {9, 24, 50304, 20, 0, 0, 1},
     };
     CHECK(op, cases, true);
 }
@@ -525,10 +603,11 @@ static void logits(void **state) {
     (void)state;
     /* fp32 from exact products in any type. Tensor cores cut off what they add 16 terms at a time below the 24th bit of
      * the largest, so that up to C / 16 such errors of one sign come together: 64 x 2^-24 for C = 1024. */
-    static const Op op = {"logits", "B T C V", build_logits, 1.6e-5, false, 0};
+    static const Op op = {"logits", "B T C V softcap", build_logits, 1.6e-5, false, 0};
     static const int64_t cases[][PARTS] = {
-        {1, 1, 1, 1},         {3, 4, 19, 37},      {1, 1, 512, 35},   {5, 9, 33, 1000},
-        {1, 1, 1024, 128256}, {64, 1, 768, 50257}, {8, 100, 384, 65}, {256, 1, 512, 32000},
+        {1, 1, 1, 1},         {3, 4, 19, 37},      {1, 1, 512, 35},         {5, 9, 33, 1000},
+        {1, 1, 1024, 128256}, {64, 1, 768, 50257}, {8, 100, 384, 65},       {256, 1, 512, 32000},
+        {1, 1, 1, 1, 30},     {3, 4, 19, 37, 1},   {1, 1, 640, 262144, 30}, {64, 2, 96, 1001, 2},
     };
     CHECK(op, cases, false);
 }
@@ -878,6 +957,8 @@ int main(void) {
         TEST(product_modes),
         TEST(norm),
         TEST(embedding),
+        TEST(head_norm),
+        TEST(head_norm_in_place),
         TEST(rope),
         TEST(attention),
         TEST(attention_over_a_cache),

@@ -1,6 +1,6 @@
-/* Training byte-level BPE: the same tokens and merges as Hugging Face's BpeTrainer, whatever the threads and pieces; bad
- * options and text; memory that fails. Golden file: tools/golden/bpe_train.py. With TANE_TEST_DATA=FOLDER also on the real
- * text there. */
+/* Training byte-level BPE: the same tokens and merges as Hugging Face's BpeTrainer, whatever the threads and pieces;
+ * bad options and text; memory that fails. Golden file: tools/golden/bpe_train.py. With TANE_TEST_DATA=FOLDER also on
+ * the real text there. */
 #include "support.h"
 
 #include <stdio.h>
@@ -58,7 +58,8 @@ static size_t letters_of(const char *alphabet, const char *letters[32]) {
 }
 
 static void make_text(Str *out, uint64_t seed, uint32_t longest, uint32_t n_words, uint32_t n_known) {
-    static const char *const alphabets[] = {"ab", "aaab", "etaoinshrdlu", "0123456789", "çéßñø", "種田山頭火", "😀🎉x", "-=+!?"};
+    static const char *const alphabets[] = {"ab",    "aaab",       "etaoinshrdlu", "0123456789",
+                                            "çéßñø", "種田山頭火", "😀🎉x",          "-=+!?"};
     static const char *const gaps[] = {" ", " ", " ", " ", "  ", "\n", ", ", "'s ", "\t", " \n\n ", "", "   "};
     Str known = {0};
     size_t *ends;
@@ -397,8 +398,13 @@ static void equal_counts_go_by_ids(void **state) {
 static void the_spec_is_complete(void **state) {
     (void)state;
     static const char *const special[] = {"<s>", "</s>", "<pad>"};
-    BpeTrainOptions o = {.vocab_size = 300, .min_frequency = 1, .special = special, .n_special = 3, .eos = "</s>",
-                         .pad = "<pad>", .threads = 1};
+    BpeTrainOptions o = {.vocab_size = 300,
+                         .min_frequency = 1,
+                         .special = special,
+                         .n_special = 3,
+                         .eos = "</s>",
+                         .pad = "<pad>",
+                         .threads = 1};
     Texts texts = {0};
     texts_add(&texts, "a word and a word", 17);
     TokenizerSpec spec;
@@ -592,14 +598,15 @@ static Status command(int argc, const char *const *argv) {
     fail_msg("no subcommand train");
     return TANE_EINTERNAL;
 }
-#define TRAIN(...) \
-    command(sizeof((const char *[]){"--model-type", "byte_bpe", __VA_ARGS__}) / sizeof(char *), \
+#define TRAIN(...)                                                                                                     \
+    command(sizeof((const char *[]){"--model-type", "byte_bpe", __VA_ARGS__}) / sizeof(char *),                        \
             (const char *[]){"--model-type", "byte_bpe", __VA_ARGS__})
 
 static void the_command_writes_a_folder(void **state) {
     (void)state;
-    const char *jsonl = test_write(test_path("d.jsonl"), "\xEF\xBB\xBF{\"prompt\":\"1,\",\"completion\":\"\\u00e9t\\u00e9\"}\r\n\n"
-                                                         "{\"text\":\"3\\n4\"}");
+    const char *jsonl = test_write(test_path("d.jsonl"),
+                                   "\xEF\xBB\xBF{\"prompt\":\"1,\",\"completion\":\"\\u00e9t\\u00e9\"}\r\n\n"
+                                   "{\"text\":\"3\\n4\"}");
     const char *text = test_write(test_path("d.txt"), "\xEF\xBB\xBFthe the the\nthen\n");
     const char *folder = test_path("out");
     Tokenizer *tok;

@@ -73,7 +73,7 @@ static const Option train_rows[] = {
     ROW(eos_token, STRING, NULL, NULL, 0, 0, "byte_bpe", "the special token that ends it"),
     ROW(pad_token, STRING, NULL, NULL, 0, 0, "byte_bpe", "the special token that fills rows"),
     ROW(pattern, STRING, NULL, NULL, 0, 0, "byte_bpe",
-        "how text is cut into words before: gpt2, cl100k, o200k or a regular expression; default: GPT-2's, in ByteLevel"),
+        "how text is cut into words: gpt2, cl100k, o200k or a regular expression; default: GPT-2's, in ByteLevel"),
     ROW(lines, BOOL, "false", NULL, 0, 0, "byte_bpe",
         "each line of a text file is a text of its own, as for Hugging Face's train(files)"),
     ROW(threads, INT, "0", NULL, 0, 1024, "Machine", "CPUs to use, 0: all; the result is the same"),
@@ -273,7 +273,7 @@ static const Command train_command = {
         "  tane tokenizer train --input a.txt b.txt --model-type bpe --vocab-size 8000 --byte-fallback --out bpe8k\n"
         "  tane tokenizer train --input a.txt b.txt --model-type byte_bpe --vocab-size 32000 --out my_tokenizer\n",
     .options = &train_table,
-    .details = "A text comes back unchanged after encoding and decoding. Not so with unigram, bpe and char when it has\n"
+    .details = "A text comes back unchanged after encoding and decoding; with unigram, bpe and char unless it has\n"
                "characters that the training text had not (they become <unk>; --byte-fallback prevents that) or the\n"
                "character U+2581.\n",
     .run = train_run,

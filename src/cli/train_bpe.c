@@ -1,5 +1,5 @@
-/* Texts for bpe_train, read as they are asked for: a plain file is mapped and is one text (or one a line), of a JSONL file
- * each row is one. */
+/* Texts for bpe_train, read as they are asked for: a plain file is mapped and is one text (or one a line), of a JSONL
+ * file each row is one. */
 #include "cli/train_bpe.h"
 
 #include <stdio.h>
@@ -11,14 +11,14 @@
 
 typedef struct Feed {
     const TrainBpe *job;
-    size_t file;         /* the next one to open */
+    size_t file; /* the next one to open */
     FileMap map;
     const char *at, *end; /* of the mapped file, still to come */
     JsonlReader *reader;
     JsonlScratch scratch;
     Str row;
     uint64_t texts, bytes;
-    bool failed;         /* the error is one of reading, and names its place */
+    bool failed; /* the error is one of reading, and names its place */
     bool live;
 } Feed;
 
@@ -62,8 +62,10 @@ static Status add_field(Feed *f, const JsonlLine *line, const JsonlField *field)
     const char *text;
     size_t n;
     if (field->kind != JSONL_STRING)
-        return FAIL(TANE_EFORMAT, "%s:%lld: \"%s\" %s; each line needs {\"prompt\": ..., \"completion\": ...} or "
-                    "{\"text\": ...}", line->path, (long long)line->number, field->key,
+        return FAIL(TANE_EFORMAT,
+                    "%s:%lld: \"%s\" %s; each line needs {\"prompt\": ..., \"completion\": ...} or "
+                    "{\"text\": ...}",
+                    line->path, (long long)line->number, field->key,
                     field->kind == JSONL_ABSENT ? "is missing" : "is not text");
     TRY_RETURN(jsonl_text(field, &f->scratch, &text, &n));
     return str_add(&f->row, text, n);
@@ -77,8 +79,10 @@ static Status next_row(Feed *f, bool *more) {
     if (!*more) return TANE_OK;
     if (fields[0].kind != JSONL_ABSENT && fields[0].kind != JSONL_NULL) return add_field(f, &line, &fields[0]);
     if (fields[1].kind == JSONL_ABSENT && fields[2].kind == JSONL_ABSENT)
-        return FAIL(TANE_EFORMAT, "%s:%lld: no text in it; each line needs {\"prompt\": ..., \"completion\": ...} or "
-                    "{\"text\": ...}", line.path, (long long)line.number);
+        return FAIL(TANE_EFORMAT,
+                    "%s:%lld: no text in it; each line needs {\"prompt\": ..., \"completion\": ...} or "
+                    "{\"text\": ...}",
+                    line.path, (long long)line.number);
     TRY_RETURN(add_field(f, &line, &fields[1]));
     return add_field(f, &line, &fields[2]);
 }
@@ -130,7 +134,8 @@ static Status find_bad_byte(const TrainBpe *job) {
         TRY_RETURN(file_map(job->files[i], &map));
         const char *text = (const char *)map.data, *p = text, *end = text + map.size;
         uint32_t code;
-        for (size_t len; p < end && (len = utf8_decode(p, (size_t)(end - p), &code)); p += len) {}
+        for (size_t len; p < end && (len = utf8_decode(p, (size_t)(end - p), &code)); p += len) {
+        }
         Status st = p == end ? TANE_OK
                              : FAIL(TANE_EFORMAT, "%s:%llu: byte 0x%02X is not UTF-8; convert the file to UTF-8",
                                     job->files[i], (unsigned long long)line_of(text, p), (unsigned char)*p);
@@ -153,7 +158,8 @@ static void report(const TrainBpe *job, const Feed *f, int32_t tokens, size_t me
     fprintf(stderr, "%s: %d tokens, %zu merges from %llu texts (%.1f MB)\n", job->out, tokens, merges,
             (unsigned long long)f->texts, (double)f->bytes / 1e6);
     if (tokens < job->options.vocab_size)
-        fprintf(stderr, "fewer than the %lld asked for: no other pair occurs min_frequency=%lld times; give more text\n",
+        fprintf(stderr,
+                "fewer than the %lld asked for: no other pair occurs min_frequency=%lld times; give more text\n",
                 (long long)job->options.vocab_size, (long long)job->options.min_frequency);
 }
 

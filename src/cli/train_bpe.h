@@ -7,9 +7,9 @@
 typedef struct TrainBpe {
     const char *const *files; /* (n_files) .jsonl, or any other for plain text */
     size_t n_files;
-    bool lines;               /* each line of a plain text is a text of its own */
-    const char *out;          /* folder */
-    BpeTrainOptions options;  /* progress and user are set here */
+    bool lines;              /* each line of a plain text is a text of its own */
+    const char *out;         /* folder */
+    BpeTrainOptions options; /* progress and user are set here */
 } TrainBpe;
 
 Status train_bpe(const TrainBpe *job);

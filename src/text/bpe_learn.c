@@ -1,15 +1,16 @@
 /* Joining pairs, the most frequent first.
  *
- * Every pair has a count, and a queue holds *candidates*: a pair, the words in which it came up, and the count it had then.
- * The candidate with the highest count comes out first, of equal ones that with the smaller ids. One whose count is out of
- * date goes back with today's; else its pair becomes a token, in all its words.
+ * Every pair has a count, and a queue holds *candidates*: a pair, the words in which it came up, and the count it had
+ * then. The candidate with the highest count comes out first, of equal ones that with the smaller ids. One whose count
+ * is out of date goes back with today's; else its pair becomes a token, in all its words.
  *
- * Counts are those of Hugging Face's BpeTrainer, but 64-bit: occurrences that overlap all count, so that aaa has aa twice.
- * A text is made in one way only: between two borders that no merge has crossed, merges go as if nothing stood around.
- * So a pair comes up in the one merge that makes the younger of its two tokens, and is one candidate, once.
+ * Counts are those of Hugging Face's BpeTrainer, but 64-bit: occurrences that overlap all count, so that aaa has aa
+ * twice. A text is made in one way only: between two borders that no merge has crossed, merges go as if nothing stood
+ * around. So a pair comes up in the one merge that makes the younger of its two tokens, and is one candidate, once.
  *
- * Joining the pair (l, r) to t changes, for a neighbour x on the left, the pairs (x, l) and (x, t), and on the right (r, x)
- * and (t, x). So all occurrences are summed in arrays over x first, one set a thread, and each pair is looked up once.
+ * Joining the pair (l, r) to t changes, for a neighbour x on the left, the pairs (x, l) and (x, t), and on the right
+ * (r, x) and (t, x). So all occurrences are summed in arrays over x first, one set a thread, and each pair is looked up
+ * once.
  */
 #include "text/bpe_learn.h"
 
@@ -19,7 +20,7 @@
 enum {
     HEAD = 3,          /* of a word: length, count (64 bits) */
     AHEAD = 8,         /* words that are fetched while one is worked on */
-    ALONE = 4096,      /* fewer words are not worth a second thread */
+    ALONE = 1 << 16,   /* fewer words, about a millisecond, are not worth a second thread */
     REPORT_EVERY = 256 /* merges */
 };
 
@@ -106,7 +107,8 @@ static Status find_pair(Learner *l, uint64_t key, uint32_t *pair) {
     }
     size_t at = pair_slot(l, key);
     if (!l->slots[at]) {
-        if (l->n_pairs == UINT32_MAX - 1) return FAIL(TANE_EUNSUPPORTED, "more than 2^32 different pairs; use less text");
+        if (l->n_pairs == UINT32_MAX - 1)
+            return FAIL(TANE_EUNSUPPORTED, "more than 2^32 different pairs; use less text");
         TRY_RETURN(reserve(&l->pairs, &l->cap_pairs, l->n_pairs, l->n_pairs + 1, sizeof *l->pairs));
         l->pairs[l->n_pairs++].key = key;
         l->slots[at] = (uint32_t)l->n_pairs;
@@ -339,7 +341,10 @@ static Status change_counts(Learner *l, Near *near, int32_t x, int side, uint64_
 
 /* A candidate for the new pair beside one neighbour, if it is one still; its list is not filled in yet. */
 static Status add_candidate(Learner *l, Near *near) {
-    Candidate c = {.count = l->pairs[near->at].count, .key = l->pairs[near->at].key, .words = l->n_lists, .n = near->n,
+    Candidate c = {.count = l->pairs[near->at].count,
+                   .key = l->pairs[near->at].key,
+                   .words = l->n_lists,
+                   .n = near->n,
                    .pair = (uint32_t)near->at};
     near->at = l->n_lists;
     l->n_lists += near->n;

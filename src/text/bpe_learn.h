@@ -22,8 +22,8 @@ typedef struct BpeLearnOptions {
     void *user;
 } BpeLearnOptions;
 
-/* Adds tokens until there are vocab->cap of them or no pair occurs often enough. *merges (mem_free) are the *n_merges pairs in
- * the order in which they were joined. */
+/* Adds tokens until there are vocab->cap of them or no pair occurs often enough. *merges (mem_free) are the *n_merges
+ * pairs in the order in which they were joined. */
 Status bpe_learn(BpeVocab *vocab, const WordList *words, const BpeLearnOptions *options, SpecMerge **merges,
                  size_t *n_merges);
 

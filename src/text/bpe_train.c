@@ -35,7 +35,8 @@ static Status check_special(const BpeTrainOptions *o) {
     static const char *const roles[] = {"bos", "eos", "pad"};
     for (int i = 0; i < 3; i++)
         if (names[i] && find_special(o, names[i]) < 0)
-            return FAIL(TANE_EINVAL, "%s token \"%s\" is not among the special tokens; add it to them", roles[i], names[i]);
+            return FAIL(TANE_EINVAL, "%s token \"%s\" is not among the special tokens; add it to them", roles[i],
+                        names[i]);
     return TANE_OK;
 }
 
@@ -115,7 +116,7 @@ static Status count_words(const BpeTrainOptions *o, int threads, BpeTrainNext ne
     size_t n, texts = 0, bytes = 0;
     TRY(scanner_new(&scanner, "pattern", pattern, strlen(pattern), true));
     TRY(word_counter_new(&counter, scanner, threads));
-    for (bool more; ; texts++) {
+    for (bool more;; texts++) {
         TRY(next(user, &text, &n, &more));
         if (!more) break;
         TRY(word_counter_add(counter, text, n));

@@ -1,10 +1,10 @@
 /* Counting words in parallel.
  *
- * Many small texts are shared out whole. A large one is cut at places where a word need not begin: each thread scans its
- * part from there, leaves the first WARM_UP bytes uncounted, and goes on to the first word that ends in the next part.
- * Where a word ends depends only on where it begins and on the text. So when the words counted on from the end of the
- * part before come to where this part's count began, both scans agree from there on; else the part is counted again. The
- * counts are those of one scan from the beginning, whatever the expression.
+ * Many small texts are shared out whole. A large one is cut at places where a word need not begin: each thread scans
+ * its part from there, leaves the first WARM_UP bytes uncounted, and goes on to the first word that ends in the next
+ * part. Where a word ends depends only on where it begins and on the text. So when the words counted on from the end of
+ * the part before come to where this part's count began, both scans agree from there on; else the part is counted
+ * again. The counts are those of one scan from the beginning, whatever the expression.
  */
 #include "text/word_count.h"
 
@@ -14,18 +14,19 @@
 #include "text/utf8.h"
 
 enum {
-    BATCH = 256,         /* words between two calls of the scanner */
-    INLINE_BYTES = 15,   /* longer words lie outside of the table */
+    BATCH = 256,       /* words between two calls of the scanner */
+    INLINE_BYTES = 15, /* longer words lie outside of the table */
     LONG_WORD = 255,
-    TASK = 64 << 10,     /* bytes of small texts that a thread takes at a time */
-    PART = 1 << 20,      /* of a large one */
-    WAVE = 4,            /* parts for each thread between two joins: a word that covers many is not scanned for each */
+    TASK = 64 << 10, /* bytes of small texts that a thread takes at a time */
+    PART = 1 << 20,  /* of a large one */
+    WAVE = 4,        /* parts for each thread between two joins: a word that covers many is not scanned for each */
     WARM_UP = 256,
     FIRST_SLOTS = 1 << 12
 };
 
-/* A word of up to 15 bytes is in its key: the bytes, zeros, and the length in the last byte. Of a longer one the key has
- * the hash, the place in Table.text and LONG_WORD in the last byte; there lie the length (8 bytes) and the bytes. */
+/* A word of up to 15 bytes is in its key: the bytes, zeros, and the length in the last byte. Of a longer one the key
+ * has the hash, the place in Table.text and LONG_WORD in the last byte; there lie the length (8 bytes) and the bytes.
+ */
 typedef struct Slot {
     uint64_t lo, hi; /* hi 0: free */
     int64_t count;
@@ -57,7 +58,7 @@ struct WordCounter {
     Table *tables; /* (threads) */
     char *buffer;  /* (WORD_COUNT_BUFFER + 16) texts that wait */
     size_t filled;
-    Text *texts;   /* (n_texts) in the buffer */
+    Text *texts; /* (n_texts) in the buffer */
     size_t n_texts, cap_texts;
     Task *tasks;
     size_t n_tasks, cap_tasks;
@@ -244,44 +245,44 @@ static Status add_task(WordCounter *c, Task task) {
     return TANE_OK;
 }
 
-static Status check_task(const WordCounter *c, const Task *task, const Text *large) {
-    if (large) {
-        size_t at = not_utf8(*large, task->begin, task->end);
-        return at < task->end ? fail_utf8(c, 0, *large, at) : TANE_OK;
-    }
+static Status check_part(const WordCounter *c, const Task *part, Text large) {
+    size_t at = not_utf8(large, part->begin, part->end);
+    return at < part->end ? fail_utf8(c, 0, large, at) : TANE_OK;
+}
+
+static Status count_part(const WordCounter *c, Table *t, Task *part, Text large) {
+    const char *limit = large.bytes + large.n;
+    size_t settled = part->begin + WARM_UP < part->end ? part->begin + WARM_UP : part->end;
+    if (part == c->tasks) settled = part->begin; /* a word does begin there */
+    part->counted = part->begin;
+    TRY_RETURN(walk(c->scanner, t, large, limit, part->begin, settled, 0, &part->counted));
+    part->reached = part->counted;
+    return walk(c->scanner, t, large, limit, part->counted, part->end, 1, &part->reached);
+}
+
+static Status count_texts(const WordCounter *c, Table *t, const Task *task) {
     for (size_t i = task->first; i < task->last; i++) {
         size_t at = not_utf8(c->texts[i], 0, c->texts[i].n);
         if (at < c->texts[i].n) return fail_utf8(c, i, c->texts[i], at);
+        TRY_RETURN(walk(c->scanner, t, c->texts[i], c->buffer + c->filled + 16, 0, c->texts[i].n, 1, &at));
     }
     return TANE_OK;
 }
 
-static Status count_task(const WordCounter *c, Table *t, Task *task, const Text *large) {
-    if (large) {
-        const char *limit = large->bytes + large->n;
-        task->counted = task->begin;
-        size_t settled = task->begin + WARM_UP < task->end ? task->begin + WARM_UP : task->end;
-        if (task == c->tasks) settled = task->begin; /* a word does begin there */
-        TRY_RETURN(walk(c->scanner, t, *large, limit, task->begin, settled, 0, &task->counted));
-        task->reached = task->counted;
-        return walk(c->scanner, t, *large, limit, task->counted, task->end, 1, &task->reached);
-    }
-    for (size_t i = task->first; i < task->last; i++) {
-        size_t reached;
-        TRY_RETURN(walk(c->scanner, t, c->texts[i], c->buffer + c->filled + 16, 0, c->texts[i].n, 1, &reached));
-    }
-    return TANE_OK;
+typedef enum Work { COUNT_TEXTS, CHECK_PARTS, COUNT_PARTS } Work;
+
+static Status do_task(const WordCounter *c, Table *t, Task *task, Work work, Text large) {
+    if (work == COUNT_TEXTS) return count_texts(c, t, task);
+    return work == CHECK_PARTS ? check_part(c, task, large) : count_part(c, t, task, large);
 }
 
 /* Each thread takes one task after the other. Reports the error of the first task that failed. */
-static Status run_tasks(WordCounter *c, bool check, const Text *large) {
+static Status run_tasks(WordCounter *c, Work work, Text large) {
     size_t failed = c->n_tasks;
     ErrorCopy error;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(c->threads) if (c->n_tasks > 1 && c->threads > 1)
     for (size_t i = 0; i < c->n_tasks; i++) {
-        Table *table = &c->tables[omp_get_thread_num()];
-        Status st = check ? check_task(c, &c->tasks[i], large) : count_task(c, table, &c->tasks[i], large);
-        if (st == TANE_OK) continue;
+        if (do_task(c, &c->tables[omp_get_thread_num()], &c->tasks[i], work, large) == TANE_OK) continue;
 #pragma omp critical(word_count_error)
         if (i < failed) {
             failed = i;
@@ -304,8 +305,7 @@ static Status count_buffer(WordCounter *c) {
         task.first = i + 1;
         bytes = 0;
     }
-    TRY(run_tasks(c, true, NULL));
-    TRY(run_tasks(c, false, NULL));
+    TRY(run_tasks(c, COUNT_TEXTS, (Text){0}));
     c->texts_before += c->n_texts;
 out:
     c->n_texts = c->filled = 0;
@@ -313,19 +313,19 @@ out:
 }
 
 /* Counts what lies between the parts, and a part again whose words are not those of a scan from the beginning. */
-static Status join_parts(WordCounter *c, const Text *large, size_t *reached) {
-    const char *limit = large->bytes + large->n;
+static Status join_parts(WordCounter *c, Text large, size_t *reached) {
+    const char *limit = large.bytes + large.n;
     size_t at = c->tasks[0].reached;
     for (size_t i = 1; i < c->n_tasks; i++) {
         const Task *part = &c->tasks[i];
-        TRY_RETURN(walk(c->scanner, &c->tables[0], *large, limit, at, part->counted, 1, &at));
+        TRY_RETURN(walk(c->scanner, &c->tables[0], large, limit, at, part->counted, 1, &at));
         if (at == part->counted) {
             at = part->reached;
             continue;
         }
         size_t end;
-        TRY_RETURN(walk(c->scanner, &c->tables[0], *large, limit, part->counted, part->end, -1, &end));
-        TRY_RETURN(walk(c->scanner, &c->tables[0], *large, limit, at, part->end, 1, &at));
+        TRY_RETURN(walk(c->scanner, &c->tables[0], large, limit, part->counted, part->end, -1, &end));
+        TRY_RETURN(walk(c->scanner, &c->tables[0], large, limit, at, part->end, 1, &at));
     }
     *reached = at;
     return TANE_OK;
@@ -345,11 +345,11 @@ static Status cut_parts(WordCounter *c, Text large, size_t from, size_t most) {
 
 static Status count_large(WordCounter *c, Text large) {
     TRY_RETURN(cut_parts(c, large, 0, SIZE_MAX));
-    TRY_RETURN(run_tasks(c, true, &large));
+    TRY_RETURN(run_tasks(c, CHECK_PARTS, large));
     for (size_t at = 0; at < large.n;) {
         TRY_RETURN(cut_parts(c, large, at, (size_t)c->threads * WAVE));
-        TRY_RETURN(run_tasks(c, false, &large));
-        TRY_RETURN(join_parts(c, &large, &at));
+        TRY_RETURN(run_tasks(c, COUNT_PARTS, large));
+        TRY_RETURN(join_parts(c, large, &at));
     }
     c->texts_before++;
     return TANE_OK;

@@ -2,8 +2,8 @@
 
     bpe_train.py                     writes tests/golden/bpe_train.json
     bpe_train.py --data FOLDER       adds cases on real text (text/*.txt, gsm8k/*.jsonl), of which only hashes are kept
-    bpe_train.py --check TANE FILES  trains with the program TANE (`tane`) and here, compares the two tokenizer.json, and
-                                     the ids that both give for the files
+    bpe_train.py --check TANE FILES  trains with the program TANE (`tane`) and here, compares the two tokenizer.json,
+                                     and the ids that both give for the files
 
 Made with tokenizers 0.23.3.
 """
@@ -123,9 +123,9 @@ def check(tane, files):
         for vocab_size in (400, 8000, 32000):
             reference = train(texts, vocab_size, 2, [EOT], pattern)
             with tempfile.TemporaryDirectory() as folder:
-                subprocess.run([tane, "tokenizer", "train", "--model-type", "byte_bpe", "--vocab-size", str(vocab_size),
-                                *(["--pattern", pattern] if pattern else []), "--out", folder + "/t", "--input", *files],
-                               check=True)
+                subprocess.run([tane, "tokenizer", "train", "--model-type", "byte_bpe", "--out", folder + "/t",
+                                "--vocab-size", str(vocab_size), *(["--pattern", pattern] if pattern else []),
+                                "--input", *files], check=True)
                 ours = Tokenizer.from_file(folder + "/t/tokenizer.json")
                 assert learned(ours) == learned(reference)
                 for text in texts:

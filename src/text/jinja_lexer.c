@@ -131,14 +131,14 @@ static Status raw(JLexer *l, size_t begin) {
 /* Text up to the next tag, or the tag when it is here. */
 static Status outside(JLexer *l) {
     while (l->at < l->n) {
-        size_t from = l->at, tag = find_tag(l, from), end;
+        size_t from = l->at, tag = find_tag(l, from);
         char kind = tag < l->n ? l->text[tag + 1] : 0, sign = 0;
         if (!kind) {
             l->at = l->n;
             set_data(l, from, l->n);
             return TANE_OK;
         }
-        bool is_raw = kind == '%' && (end = simple_tag(l, tag, "raw", false, &sign)) != 0;
+        size_t raw_end = kind == '%' ? simple_tag(l, tag, "raw", false, &sign) : 0;
         sign = tag + 2 < l->n ? l->text[tag + 2] : 0;
         size_t to = trimmed(l, from, tag, sign, kind != '{');
         if (to > from) {
@@ -147,9 +147,9 @@ static Status outside(JLexer *l) {
             l->line_start = false;
             return TANE_OK;
         }
-        if (is_raw) {
-            l->at = end;
-            remember_line(l, end);
+        if (raw_end) {
+            l->at = raw_end;
+            remember_line(l, raw_end);
             return raw(l, tag);
         }
         if (kind == '#') {

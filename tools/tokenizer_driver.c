@@ -2,6 +2,7 @@
  *
  *     tokenizer_driver TOKENIZER              requests on standard input
  *     tokenizer_driver TOKENIZER save FOLDER
+ *     tokenizer_driver TOKENIZER rewrite FOLDER   the same, but with tokenizer.json written anew from what was understood
  *
  * A request is two 32-bit numbers, flags and a length in bytes, and the bytes: text to encode, or with DECODE ids. The
  * answer is a count and as many ids, followed by their ends if these were asked for; or a length and the text.
@@ -10,7 +11,8 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "text/tokenizer.h"
+#include "base/file.h"
+#include "text/tokenizer_spec.h"
 
 enum { SPECIAL = 1, ADD = 2, ENDS = 4, LITERAL = 8, DECODE = 16 };
 
@@ -66,17 +68,32 @@ static Status serve(const Tokenizer *tok) {
     return TANE_OK;
 }
 
+static Status rewrite(const Tokenizer *tok, const char *folder) {
+    Str json = {0};
+    char *path = NULL;
+    Status st = TANE_OK;
+    TRY(tokenizer_save(tok, folder));
+    TRY(path_join(&path, folder, "tokenizer.json"));
+    TRY(tokenizer_spec_json(tokenizer_spec(tok), &json));
+    TRY(file_write_atomic(path, json.text, json.len));
+out:
+    mem_free(path);
+    str_free(&json);
+    return st;
+}
+
 int main(int argc, char **argv) {
     Tokenizer *tok = NULL;
     if (argc < 2) {
-        fprintf(stderr, "usage: tokenizer_driver TOKENIZER [save FOLDER]\n");
+        fprintf(stderr, "usage: tokenizer_driver TOKENIZER [save|rewrite FOLDER]\n");
         return 2;
     }
     double start = clock_seconds();
     Status st = tokenizer_load(&tok, argv[1]);
     if (st == TANE_OK)
         fprintf(stderr, "%s: %d ids, opened in %.3f s\n", argv[1], tokenizer_vocab_size(tok), clock_seconds() - start);
-    if (st == TANE_OK) st = argc > 3 ? tokenizer_save(tok, argv[3]) : serve(tok);
+    if (st == TANE_OK && argc <= 3) st = serve(tok);
+    else if (st == TANE_OK) st = (strcmp(argv[2], "rewrite") == 0 ? rewrite : tokenizer_save)(tok, argv[3]);
     if (st != TANE_OK) fprintf(stderr, "%s\n", tane_error_message());
     tokenizer_free(tok);
     return st != TANE_OK;

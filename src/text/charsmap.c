@@ -106,5 +106,8 @@ Status charsmap_run(const Charsmap *map, const Pieces *in, Pieces *out) {
             else TRY_RETURN(pieces_copy(out, in, at, at + len));
         }
     }
+    /* What was dropped in front counts as part of the first character, as in the reference: it begins the input still. */
+    for (size_t i = 0; out->aligned && i < out->text.len && (i == 0 || ((uint8_t)out->text.text[i] & 0xC0) == 0x80); i++)
+        out->origin[i].begin = in->origin[0].begin;
     return TANE_OK;
 }

@@ -7,6 +7,7 @@
 
 #include <utf8proc.h>
 
+#include "text/classes.h"
 #include "text/utf8.h"
 
 enum {
@@ -22,11 +23,13 @@ enum {
 static uint8_t table[LAST];
 static pthread_once_t table_once = PTHREAD_ONCE_INIT;
 
-static int class_of(int32_t code) { return utf8proc_get_property(code)->combining_class; }
+static int class_of(int32_t code) { return char_combining_class((uint32_t)code); }
 
 static size_t decompose(int32_t code, bool compat, int32_t parts[MAX_PARTS]) {
     int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compat ? UTF8PROC_COMPAT : 0), last_class = 0;
-    utf8proc_ssize_t n = utf8proc_decompose_char(code, parts, MAX_PARTS, (utf8proc_option_t)options, &last_class);
+    utf8proc_ssize_t n = 0;
+    if (char_decomposes((uint32_t)code))
+        n = utf8proc_decompose_char(code, parts, MAX_PARTS, (utf8proc_option_t)options, &last_class);
     if (n > 0 && n <= MAX_PARTS) return (size_t)n;
     parts[0] = code;
     return 1;
@@ -90,58 +93,84 @@ bool is_nfc_quickly(const char *text, size_t n) {
 
 /* ---- one run ---- */
 
+typedef struct Part {
+    int32_t code;
+    uint32_t from; /* the character that it is a part of lies there in the run */
+} Part;
+
 typedef struct Run {
-    int32_t *codes, *sorted; /* (n) */
+    Part *parts, *sorted; /* (n) */
+    int32_t *codes;       /* (n) what composition makes of them */
     size_t n, cap;
 } Run;
 
-static Status run_add(Run *run, uint32_t code, bool compat) {
+static void run_free(Run *run) {
+    mem_free(run->parts);
+    mem_free(run->sorted);
+    mem_free(run->codes);
+}
+
+static Status run_add(Run *run, uint32_t code, size_t from, bool compat) {
+    int32_t parts[MAX_PARTS];
     if (run->n + MAX_PARTS > run->cap) {
         size_t cap = run->cap ? 2 * run->cap : 256;
-        TRY_RETURN(mem_grow((void **)&run->codes, run->n, cap, sizeof *run->codes));
+        TRY_RETURN(mem_grow((void **)&run->parts, run->n, cap, sizeof *run->parts));
         TRY_RETURN(mem_grow((void **)&run->sorted, 0, cap, sizeof *run->sorted));
+        TRY_RETURN(mem_grow((void **)&run->codes, 0, cap, sizeof *run->codes));
         run->cap = cap;
     }
-    run->n += decompose((int32_t)code, compat, run->codes + run->n);
+    size_t n = decompose((int32_t)code, compat, parts);
+    for (size_t i = 0; i < n; i++) run->parts[run->n++] = (Part){parts[i], (uint32_t)from};
     return TANE_OK;
 }
 
-/* codes[0..n) by their classes, equals in their order. */
-static void sort_marks(int32_t *codes, size_t n, int32_t *sorted) {
+/* parts[0..n) by their classes, equals in their order. */
+static void sort_marks(Part *parts, size_t n, Part *sorted) {
     size_t place[257] = {0};
-    for (size_t i = 0; i < n; i++) place[class_of(codes[i]) + 1]++;
+    for (size_t i = 0; i < n; i++) place[class_of(parts[i].code) + 1]++;
     for (size_t i = 1; i < 257; i++) place[i] += place[i - 1];
-    for (size_t i = 0; i < n; i++) sorted[place[class_of(codes[i])]++] = codes[i];
-    memcpy(codes, sorted, n * sizeof *codes);
+    for (size_t i = 0; i < n; i++) sorted[place[class_of(parts[i].code)]++] = parts[i];
+    memcpy(parts, sorted, n * sizeof *parts);
 }
 
 static void order_marks(Run *run) {
     for (size_t i = 0, end; i < run->n; i = end + (end == i)) {
         int last = 0;
         bool sorted = true;
-        for (end = i; end < run->n && class_of(run->codes[end]); end++) {
-            sorted &= class_of(run->codes[end]) >= last;
-            last = class_of(run->codes[end]);
+        for (end = i; end < run->n && class_of(run->parts[end].code); end++) {
+            sorted &= class_of(run->parts[end].code) >= last;
+            last = class_of(run->parts[end].code);
         }
-        if (!sorted) sort_marks(run->codes + i, end - i, run->sorted);
+        if (!sorted) sort_marks(run->parts + i, end - i, run->sorted);
     }
+}
+
+/* What composition makes of the run: true if that is something new. */
+static bool join(Run *run, size_t *n) {
+    for (size_t i = 0; i < run->n; i++) run->codes[i] = run->parts[i].code;
+    *n = (size_t)utf8proc_normalize_utf32(run->codes, (utf8proc_ssize_t)run->n,
+                                          (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    return *n != run->n;
 }
 
 /* text[begin..end) of in, nothing of which joins what stands around it. */
 static Status compose_run(ComposeForm form, Run *run, const Pieces *in, size_t begin, size_t end, Pieces *out) {
     bool compat = form == COMPOSE_NFKC || form == COMPOSE_NFKD;
     uint32_t code = 0;
+    size_t n;
     run->n = 0;
-    for (size_t at = begin; at < end;) {
-        at += utf8_decode(in->text.text + at, end - at, &code);
-        TRY_RETURN(run_add(run, code, compat));
+    for (size_t at = begin, len; at < end; at += len) {
+        len = utf8_decode(in->text.text + at, end - at, &code);
+        TRY_RETURN(run_add(run, code, at - begin, compat));
     }
     order_marks(run);
-    if (form == COMPOSE_NFC || form == COMPOSE_NFKC)
-        run->n = (size_t)utf8proc_normalize_utf32(run->codes, (utf8proc_ssize_t)run->n,
-                                                  (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-    Origin origin = {pieces_origin(in, begin).begin, pieces_origin(in, end - 1).end};
-    for (size_t i = 0; i < run->n; i++) TRY_RETURN(pieces_put_code(out, (uint32_t)run->codes[i], origin));
+    if ((form == COMPOSE_NFC || form == COMPOSE_NFKC) && join(run, &n)) {
+        Origin origin = {pieces_origin(in, begin).begin, pieces_origin(in, end - 1).end};
+        for (size_t i = 0; i < n; i++) TRY_RETURN(pieces_put_code(out, (uint32_t)run->codes[i], origin));
+        return TANE_OK;
+    }
+    for (size_t i = 0; i < run->n; i++)
+        TRY_RETURN(pieces_put_code(out, (uint32_t)run->parts[i].code, pieces_origin(in, begin + run->parts[i].from)));
     return TANE_OK;
 }
 
@@ -166,7 +195,6 @@ Status compose(ComposeForm form, const Pieces *in, Pieces *out) {
     }
     TRY(pieces_copy(out, in, plain, n));
 out:
-    mem_free(run.codes);
-    mem_free(run.sorted);
+    run_free(&run);
     return st;
 }

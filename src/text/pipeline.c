@@ -20,7 +20,7 @@
 #include "text/utf8.h"
 #include "text/wordpiece.h"
 
-enum { MAX_HOLES = 1 << 20 }; /* ids that stand for nothing */
+enum { MAX_HOLES = 1 << 18 }; /* ids that stand for nothing */
 
 typedef struct Pipeline {
     TokenizerSpec spec;
@@ -241,6 +241,9 @@ static Status encode(const Tokenizer *tok, const EncodeInput *input, TokenList *
     TRY(encode_all(&w));
     for (size_t i = 0; repaired.behind && i < w.n_ends; i++)
         w.ends[i] = w.ends[i] ? repaired.behind[w.ends[i] - 1] : 0;
+    /* Marks that normalizing put in order come from places that are not. */
+    for (size_t i = 1; i < w.n_ends; i++)
+        if (w.ends[i] < w.ends[i - 1]) w.ends[i] = w.ends[i - 1];
     *ends = w.ends;
     w.ends = NULL;
 out:
@@ -352,14 +355,17 @@ static void find_byte_tokens(const Vocab *vocab, int32_t byte_token[256]) {
     }
 }
 
+static bool has_token(const TokenizerSpec *spec, int32_t id) {
+    return id >= 0 && id < spec->n_tokens && spec->tokens[id].text.data;
+}
+
 /* What each merge makes. */
 static Status find_results(const TokenizerSpec *spec, const Vocab *vocab, const char *where, BpeMerge *merges) {
     Status st = TANE_OK;
     Str text = {0};
     for (size_t i = 0; i < spec->n_merges; i++) {
         int32_t left = spec->merges[i].left, right = spec->merges[i].right;
-        if (left < 0 || left >= spec->n_tokens || right < 0 || right >= spec->n_tokens ||
-            !spec->tokens[left].text.data || !spec->tokens[right].text.data)
+        if (!has_token(spec, left) || !has_token(spec, right))
             TRY(FAIL(TANE_EFORMAT, "%s: merge %zu is of the ids %d and %d, which are no tokens of the model", where, i, left,
                      right));
         text.len = 0;
@@ -400,7 +406,7 @@ static Status make_bpe(Tokenizer *tok, Pipeline *p, const Vocab *vocab, const ch
     }
     find_byte_tokens(vocab, byte_token);
     BpeSpec bpe = {.tokens = p->bpe_tokens, .n_tokens = spec->n_tokens, .merges = merges, .n_merges = spec->n_merges,
-                   .chars = chars, .ignore_merges = spec->ignore_merges, .unk = spec->unk, .fuse_unk = spec->fuse_unk,
+                   .chars = chars, .ignore_merges = spec->ignore_merges, .unk = has_token(spec, spec->unk) ? spec->unk : -1, .fuse_unk = spec->fuse_unk,
                    .byte_token = chars && spec->byte_fallback ? byte_token : NULL};
     TRY(bpe_new(&p->bpe, &bpe, where));
 out:
@@ -409,7 +415,7 @@ out:
 }
 
 static Status check_unk(const TokenizerSpec *spec, const char *where) {
-    if (spec->unk >= 0) return TANE_OK;
+    if (has_token(spec, spec->unk)) return TANE_OK;
     return FAIL(TANE_EFORMAT, "%s: model.unk_token is not in the vocabulary; words that have no tokens need it", where);
 }
 

@@ -8,7 +8,7 @@
 #include "text/tokenizer_kind.h"
 #include "text/utf8.h"
 
-enum { MAX_HOLES = 1 << 20, MAX_LINE = 1 << 20 };
+enum { MAX_HOLES = 1 << 18, MAX_LINE = 1 << 20 };
 
 typedef struct Line {
     const char *base64, *rank;

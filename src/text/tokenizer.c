@@ -69,9 +69,11 @@ static Status spec_load(Tokenizer *tok, const char *path, const char *data, size
     Status st = is_json(path, data, n)
                     ? tokenizer_spec_read_json(&spec, path, data, n)
                     : tokenizer_spec_read_tiktoken(&spec, path, data, n, NULL, NULL, 0);
-    if (st == TANE_OK) st = tokenizer_config_apply(config, &spec);
-    if (st == TANE_OK) return pipeline_load(tok, path, &spec);
-    tokenizer_spec_release(&spec);
+    int32_t unk = -1;
+    if (st == TANE_OK) st = tokenizer_config_apply(config, &spec, &unk);
+    if (st == TANE_OK) st = pipeline_load(tok, path, &spec);
+    else tokenizer_spec_release(&spec);
+    if (st == TANE_OK && tok->unk < 0) tok->unk = unk;
     return st;
 }
 

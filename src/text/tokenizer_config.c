@@ -290,7 +290,7 @@ static Status name_token(Index *index, const char *text, int32_t *id) {
     int32_t found = find_id(index, content);
     if (found < 0) return TANE_OK; /* transformers would make a new token of it, which no model has seen */
     *id = found;
-    if (has_added(index, found)) return TANE_OK;
+    if (vocab_find(&index->added, content.data, content.n) >= 0) return TANE_OK;
     return take_token(index, (AddedToken){.id = found, .content = content, .special = true});
 }
 
@@ -304,15 +304,16 @@ static Status set_post(const TokenizerConfig *config, TokenizerSpec *spec) {
     return TANE_OK;
 }
 
-Status tokenizer_config_apply(const TokenizerConfig *config, TokenizerSpec *spec) {
+Status tokenizer_config_apply(const TokenizerConfig *config, TokenizerSpec *spec, int32_t *unk) {
     Status st = TANE_OK;
     Index index;
+    *unk = -1;
     TRY(index_spec(&index, spec, config->n_added + 4));
     TRY(take_added(config, &index));
     TRY(name_token(&index, config->bos, &spec->bos));
     TRY(name_token(&index, config->eos, &spec->eos));
     TRY(name_token(&index, config->pad, &spec->pad));
-    if (spec->unk < 0) TRY(name_token(&index, config->unk, &spec->unk));
+    TRY(name_token(&index, config->unk, unk));
     TRY(set_post(config, spec));
     if (config->chat_template)
         TRY(arena_strdup(&spec->arena, (char **)(uintptr_t)&spec->chat_template, config->chat_template));

@@ -40,8 +40,9 @@ typedef struct TokenizerConfig {
 Status tokenizer_config_load(TokenizerConfig *config, TokenizerFiles *files, const char *folder);
 void tokenizer_config_release(TokenizerConfig *config);
 
-/* Puts into a spec what the config says: added tokens, special ids, what is put around a text. */
-Status tokenizer_config_apply(const TokenizerConfig *config, TokenizerSpec *spec);
+/* Puts into a spec what the config says: added tokens, special ids, what is put around a text. *unk is the unknown token that
+ * the config names, -1: none; it need not be the one that the model uses. */
+Status tokenizer_config_apply(const TokenizerConfig *config, TokenizerSpec *spec, int32_t *unk);
 
 /* tokenizer_config.json and special_tokens_map.json for a tokenizer that did not come with any. */
 Status tokenizer_config_write(const TokenizerSpec *spec, const Bytes *texts, const char *folder);

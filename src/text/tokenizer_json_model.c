@@ -4,7 +4,7 @@
 
 #include "text/tokenizer_json.h"
 
-enum { MAX_HOLES = 1 << 20 }; /* ids that stand for nothing */
+enum { MAX_HOLES = 1 << 18 }; /* ids that stand for nothing */
 
 typedef struct Entry {
     Bytes text;

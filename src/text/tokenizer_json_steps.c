@@ -252,7 +252,7 @@ static Status add_sequence(const StepReader *r, const StepTable *table, const js
     if (!json_is_array(list)) return wrong(r, table->list, "a list [...]");
     for (const char *c = r->path; *c; c++) depth += *c == '[';
     if (depth == MAX_NESTING)
-        return FAIL(TANE_EUNSUPPORTED, "%s: %s: sequences within sequences, deeper than %d", r->where, r->path, MAX_NESTING);
+        return FAIL(TANE_EUNSUPPORTED, "%s: sequences deeper than %d: %s", r->where, MAX_NESTING, r->path);
     json_array_foreach(list, i, item) {
         char path[1024];
         snprintf(path, sizeof path, "%s.%s[%zu]", r->path, table->list, i);
@@ -402,7 +402,7 @@ static Status apply_post(const StepReader *r, const json_t *object, int depth, P
     size_t i;
     if (!json_is_array(list)) return wrong(r, "processors", "a list [...]");
     if (depth == MAX_NESTING)
-        return FAIL(TANE_EUNSUPPORTED, "%s: %s: sequences within sequences, deeper than %d", r->where, r->path, MAX_NESTING);
+        return FAIL(TANE_EUNSUPPORTED, "%s: sequences deeper than %d: %s", r->where, MAX_NESTING, r->path);
     json_array_foreach(list, i, item) {
         char path[1024];
         snprintf(path, sizeof path, "%s.processors[%zu]", r->path, i);

@@ -16,6 +16,7 @@ enum {
     KEPT_SYMBOLS = 1 << 16,         /* arrays for longer words are not kept */
     JOIN_BITS = 20,
     FILTER_BITS = 21,
+    LONG_TOKEN_BITS = 16,
     BATCH = 256                     /* words that are scanned before they are looked up */
 };
 
@@ -57,6 +58,7 @@ struct Bpe {
     int32_t *results;   /* by rank */
     TokenSlot *ids;     /* (id_mask + 1) by their bytes */
     size_t id_mask;
+    uint64_t long_tokens[1 << (LONG_TOKEN_BITS - 6)]; /* bits by long_token_bit: there is such a token */
     int32_t byte_id[256]; /* bytes: the symbols words begin as; chars: of byte fallback. -1: none */
     Atoms atoms;
     uint64_t *joins;      /* (2^JOIN_BITS bits) which two characters meet in some merge, by hash */
@@ -75,6 +77,9 @@ struct BpeWork {
 
 /* ---------------------------------------------------------------------------------------------------------- merging */
 
+static inline bool get_bit(const uint64_t *bits, size_t i) { return bits[i >> 6] >> (i & 63) & 1; }
+static inline void set_bit(uint64_t *bits, size_t i) { bits[i >> 6] |= (uint64_t)1 << (i & 63); }
+
 static inline uint64_t pair_of(int32_t left, int32_t right) {
     return (uint64_t)(uint32_t)left << ID_BITS | (uint32_t)right;
 }
@@ -90,8 +95,7 @@ static inline size_t filter_bit(uint64_t pair) { return pair * 0x9E3779B97F4A7C1
 
 static inline int32_t rank_of(const Bpe *b, int32_t left, int32_t right) {
     uint64_t pair = pair_of(left, right);
-    size_t bit = filter_bit(pair);
-    if (!(b->filter[bit >> 6] >> (bit & 63) & 1)) return NO_RANK;
+    if (!get_bit(b->filter, filter_bit(pair))) return NO_RANK;
     return (int32_t)(*pair_slot(b, pair) & NO_RANK);
 }
 
@@ -223,6 +227,15 @@ static int32_t find_token(const Bpe *b, const char *bytes, size_t n) {
         if (id < 0) return -1;
         if (b->ids[i].hash == hash && b->tokens[id].n == n && memcmp(b->tokens[id].bytes, bytes, n) == 0) return id;
     }
+}
+
+/* n > SHORT_BYTES: most long words are no tokens, which a few of their bytes tell. */
+static inline size_t long_token_bit(const char *bytes, size_t n) {
+    uint64_t first, last;
+    memcpy(&first, bytes, 8);
+    memcpy(&last, bytes + n - 8, 8);
+    uint64_t h = first * 0x9E3779B97F4A7C15u ^ (last + n) * 0xC2B2AE3D27D4EB4Fu;
+    return h >> (64 - LONG_TOKEN_BITS);
 }
 
 /* The character at p and its bytes; a byte that begins none stands for itself, above all code points. */
@@ -376,8 +389,7 @@ static Status add_cut(const Bpe *b, BpeWork *w, const char *word, size_t n, size
         uint32_t code = char_at(word + at, n - at, &len);
         bool symbol = !b->chars ? atom_at(b, word, n, at, code, len) >= 0
                                 : b->complete || find_token(b, word + at, len) >= 0;
-        size_t bit = join_bit(left, code);
-        if (symbol && left_symbol && !(b->joins[bit >> 6] >> (bit & 63) & 1)) {
+        if (symbol && left_symbol && !get_bit(b->joins, join_bit(left, code))) {
             TRY_RETURN(add_piece(b, w, word + begin, at - begin, readable - begin, true, out));
             begin = at;
         }
@@ -389,7 +401,7 @@ static Status add_cut(const Bpe *b, BpeWork *w, const char *word, size_t n, size
 
 static Status add_word(const Bpe *b, BpeWork *w, const char *word, size_t n, size_t readable, TokenList *out) {
     if (n <= SHORT_BYTES || !b->cuts) return add_piece(b, w, word, n, readable, false, out);
-    if (b->whole && n <= b->longest) {
+    if (b->whole && n <= b->longest && get_bit(b->long_tokens, long_token_bit(word, n))) {
         int32_t id = find_token(b, word, n);
         if (id >= 0) return append(out, &id, 1);
     }
@@ -489,6 +501,7 @@ static Status index_tokens(Bpe *b) {
         while (b->ids[i].id >= 0) i = (i + 1) & b->id_mask;
         b->ids[i] = (TokenSlot){hash, id};
         if (t->n > b->longest) b->longest = t->n;
+        if (t->n > SHORT_BYTES) set_bit(b->long_tokens, long_token_bit(t->bytes, t->n));
     }
     return TANE_OK;
 }
@@ -509,8 +522,7 @@ static void note_join(Bpe *b, int32_t left, int32_t right) {
     while (at > 0 && l->n - at < 4 && ((unsigned char)l->bytes[at] & 0xC0) == 0x80) at--;
     uint32_t last = char_at(l->bytes + at, l->n - at, &len), first = char_at(r->bytes, r->n, &(size_t){0});
     if (at + len == l->n && last <= UTF8_MAX && first <= UTF8_MAX) {
-        size_t bit = join_bit(last, first);
-        b->joins[bit >> 6] |= (uint64_t)1 << (bit & 63);
+        set_bit(b->joins, join_bit(last, first));
     } else if (b->chars) {
         b->cuts = false; /* a vocabulary that is not made of characters */
     }
@@ -519,7 +531,7 @@ static void note_join(Bpe *b, int32_t left, int32_t right) {
 static void add_pair(Bpe *b, int32_t left, int32_t right, int32_t rank, int32_t result) {
     uint64_t pair = pair_of(left, right);
     *pair_slot(b, pair) = pair << ID_BITS | (uint32_t)rank;
-    b->filter[filter_bit(pair) >> 6] |= (uint64_t)1 << (filter_bit(pair) & 63);
+    set_bit(b->filter, filter_bit(pair));
     b->results[rank] = result;
     note_join(b, left, right);
 }

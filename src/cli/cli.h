@@ -22,7 +22,8 @@ struct Command {
     const Command *const *sub;   /* NULL-terminated subcommands instead of run, or NULL */
 };
 
-extern const Command cmd_data, cmd_tokenizer, cmd_train, cmd_eval, cmd_generate, cmd_chat, cmd_runs, cmd_doctor;
+extern const Command cmd_data, cmd_tokenizer, cmd_train, cmd_eval, cmd_generate, cmd_chat, cmd_runs, cmd_show,
+    cmd_convert, cmd_doctor;
 
 /* Records "wrong usage" (the message, then how to get help) for exit code 2. */
 Status cli_usage(const Command *self, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

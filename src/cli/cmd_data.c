@@ -332,7 +332,7 @@ static Status run_show(const Command *self, int argc, char **argv) {
     return st;
 }
 
-static const Command cmd_show = {
+static const Command cmd_data_show = {
     .name = "show",
     .summary = "rows as training sees them: tokens, and which of them are learned",
     .usage = "tane data show FILE.jsonl --tokenizer MODEL [options]",
@@ -344,7 +344,7 @@ static const Command cmd_show = {
     .run = run_show,
 };
 
-static const Command *const subcommands[] = {&cmd_arithmetic, &cmd_show, NULL};
+static const Command *const subcommands[] = {&cmd_arithmetic, &cmd_data_show, NULL};
 
 const Command cmd_data = {
     .name = "data",

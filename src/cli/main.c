@@ -10,8 +10,8 @@
 #include "cli/cli.h"
 #include "device/gemm.h"
 
-static const Command *const commands[] = {&cmd_data, &cmd_tokenizer, &cmd_train, &cmd_eval,   &cmd_generate,
-                                          &cmd_chat, &cmd_runs,      &cmd_doctor, NULL};
+static const Command *const commands[] = {&cmd_data, &cmd_tokenizer, &cmd_train, &cmd_eval,    &cmd_generate,
+                                          &cmd_chat, &cmd_runs,      &cmd_show,  &cmd_convert, &cmd_doctor, NULL};
 
 static const Command tane = {
     .name = "tane",

@@ -27,6 +27,7 @@ typedef struct Key {
     const uint8_t *value;   /* for an array its first element */
     size_t n;               /* elements of an array */
     const uint8_t **marks;  /* every MARK_EVERY-th text of an array of texts */
+    const uint8_t *begin, *end; /* all of the value, with an array's element type and length */
 } Key;
 
 /* One file; a split model has several. */
@@ -182,23 +183,26 @@ static Status walk_array(Cursor *c, Arena *arena, Key *key) {
     return key->element == GGUF_BOOL ? check_bools(c, key->name, key->value, key->n) : TANE_OK;
 }
 
+static Status walk_value(Cursor *c, Arena *arena, Key *key) {
+    GgufText text;
+    if (key->kind == GGUF_ARRAY) return walk_array(c, arena, key);
+    if (key->kind == GGUF_STRING) return take_text(c, "a text", &text);
+    if (left(c) < kind_size(key->kind)) return cut(c, "a key's value");
+    c->p += kind_size(key->kind);
+    return key->kind == GGUF_BOOL ? check_bools(c, key->name, key->value, 1) : TANE_OK;
+}
+
 static Status walk_key(Cursor *c, Arena *arena, Key *key) {
     uint32_t kind;
-    GgufText text;
     TRY_RETURN(take_name(c, arena, "a key", &key->name));
     TRY_RETURN(take_u32(c, "a key's type", &kind));
     if (kind >= GGUF_KINDS)
         return FAIL(TANE_EFORMAT, "%s: the key \"%.200s\" has the unknown type %u", c->path, key->name, kind);
     key->kind = (GgufKind)kind;
-    key->value = c->p;
-    if (key->kind == GGUF_ARRAY) return walk_array(c, arena, key);
-    if (key->kind == GGUF_STRING) {
-        TRY_RETURN(take_text(c, "a text", &text));
-        return TANE_OK;
-    }
-    if (left(c) < kind_size(key->kind)) return cut(c, "a key's value");
-    c->p += kind_size(key->kind);
-    return key->kind == GGUF_BOOL ? check_bools(c, key->name, key->value, 1) : TANE_OK;
+    key->begin = key->value = c->p;
+    TRY_RETURN(walk_value(c, arena, key));
+    key->end = c->p;
+    return TANE_OK;
 }
 
 static int by_key_name(const void *a, const void *b) {
@@ -708,3 +712,8 @@ const char *gguf_key(const GgufFile *file, size_t i, GgufKind *kind) {
     return file->parts[0].keys[i].name;
 }
 bool gguf_has(const GgufFile *file, const char *key) { return find_key(&file->parts[0], key) != NULL; }
+const void *gguf_key_bytes(const GgufFile *file, size_t i, size_t *n) {
+    const Key *key = &file->parts[0].keys[i];
+    *n = (size_t)(key->end - key->begin);
+    return key->begin;
+}

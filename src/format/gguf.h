@@ -63,6 +63,8 @@ const GgufTensor *gguf_find(const GgufFile *file, const char *name); /* NULL whe
 
 size_t gguf_key_count(const GgufFile *file);
 const char *gguf_key(const GgufFile *file, size_t i, GgufKind *kind); /* in the file's order */
+/* The key's value as it stands in the file (n bytes), for gguf_put_copy. */
+const void *gguf_key_bytes(const GgufFile *file, size_t i, size_t *n);
 bool gguf_has(const GgufFile *file, const char *key);
 /* Values by key. A missing key leaves *out as it is and is TANE_OK with `required` false, else TANE_EFORMAT naming it;
  * a wrong type or a number outside [lo, hi] is TANE_EFORMAT. Integers of any width are read. */
@@ -103,6 +105,8 @@ Status gguf_put_text(GgufWriter *w, const char *key, const char *text, size_t n)
 Status gguf_put_texts(GgufWriter *w, const char *key, const GgufText *texts, size_t n);
 Status gguf_put_f32s(GgufWriter *w, const char *key, const float *values, size_t n);
 Status gguf_put_i32s(GgufWriter *w, const char *key, const int32_t *values, size_t n);
+/* Key i of a file that is open for reading, as it stands there. */
+Status gguf_put_copy(GgufWriter *w, const GgufFile *file, size_t i);
 Status gguf_add(GgufWriter *w, const char *name, GgmlType type, int rank, const int64_t *shape); /* C's order */
 Status gguf_begin(GgufWriter *w);                              /* no more keys or tensors; writes the header */
 uint64_t gguf_writer_size(const GgufWriter *w);                /* of the finished file; from gguf_begin on */

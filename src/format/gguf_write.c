@@ -149,6 +149,15 @@ Status gguf_put_i32s(GgufWriter *w, const char *key, const int32_t *values, size
     return put(w, values, 4 * n);
 }
 
+Status gguf_put_copy(GgufWriter *w, const GgufFile *file, size_t i) {
+    GgufKind kind;
+    size_t n;
+    const char *key = gguf_key(file, i, &kind);
+    const void *bytes = gguf_key_bytes(file, i, &n);
+    TRY_RETURN(begin_key(w, key, kind));
+    return put(w, bytes, n);
+}
+
 /* ---- tensors ---------------------------------------------------------------------------------------------------- */
 
 static Status check_shape(const GgufWriter *w, const char *name, Entry *e) {

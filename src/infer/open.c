@@ -106,7 +106,7 @@ static Status compute_dtype(const Device *device, const char *name, DType *out) 
 }
 
 /* The template in the model's folder or file. */
-static Status open_chat(OpenModel *open) {
+static Status load_chat(OpenModel *open) {
     Status st = TANE_OK;
     GgufFile *file = NULL;
     GgufText text = {NULL, 0};
@@ -126,17 +126,21 @@ out:
     return st;
 }
 
+Status open_chat(OpenModel *open) {
+    Status st = load_chat(open);
+    if (st != TANE_EUNSUPPORTED && st != TANE_EFORMAT) return st;
+    err_save(&open->chat_error); /* only a conversation needs it */
+    err_clear();
+    return TANE_OK;
+}
+
 Status open_model(OpenModel *out, const char *name, const char *compute, const char *device, const char *tokenizer) {
     Status st = TANE_OK;
     DType dtype;
     *out = (OpenModel){0};
     TRY(model_resolve_path(&out->folder, name));
     TRY(model_tokenizer_load(&out->tokenizer, tokenizer ? tokenizer : out->folder));
-    st = open_chat(out);
-    /* Only a conversation needs it. */
-    if (st == TANE_EUNSUPPORTED || st == TANE_EFORMAT) err_save(&out->chat_error);
-    else if (st != TANE_OK) goto out;
-    st = TANE_OK;
+    TRY(open_chat(out));
     TRY(backend_open(&out->device, device));
     TRY(compute_dtype(out->device, compute, &dtype));
     TRY(model_open(&out->model, out->folder, dtype, out->device));

@@ -24,6 +24,8 @@ typedef struct OpenModel {
  * folder (also a .gguf file), NULL: the model's own. */
 Status open_model(OpenModel *out, const char *name, const char *compute, const char *device, const char *tokenizer);
 void open_model_close(OpenModel *open);
+/* Fills in chat and chat_error from folder and tokenizer, as open_model does. */
+Status open_chat(OpenModel *open);
 
 /* The tokens that end an answer: EOS of the tokenizer and of the model's configuration, and what ends a turn in the
  * chat template where that is a special token ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", ...). */

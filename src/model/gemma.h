@@ -39,10 +39,16 @@ static inline Status gemma_read(ModelConfig *c, const json_t *json, const char *
 
 static inline json_t *gemma_softcap(double cap) { return cap > 0 ? json_real(cap) : json_null(); }
 
+/* transformers wants a whole number where it is one. */
+static inline json_t *gemma_scalar(const ModelConfig *c) {
+    double scalar = round(1e6 / (c->attention_scale * c->attention_scale)) / 1e6;
+    return scalar == round(scalar) ? json_integer((json_int_t)scalar) : json_real(scalar);
+}
+
 static inline Status gemma_write(const ModelConfig *c, json_t *json) {
     TRY_RETURN(decoder_write(c, json, "hidden_activation"));
-    return config_add(json, json_pack("{s:b, s:f, s:o, s:o, s:o, s:o, s:s}", "attention_bias", c->qkv_bias,
-                                      "query_pre_attn_scalar", round(1e6 / (c->attention_scale * c->attention_scale)) / 1e6,
+    return config_add(json, json_pack("{s:b, s:o, s:o, s:o, s:o, s:o, s:s}", "attention_bias", c->qkv_bias,
+                                      "query_pre_attn_scalar", gemma_scalar(c),
                                       "attn_logit_softcapping", gemma_softcap(c->attention_softcap),
                                       "final_logit_softcapping", gemma_softcap(c->logit_softcap), "sliding_window",
                                       decoder_window(c), "layer_types", decoder_layer_types(c), "hidden_act",

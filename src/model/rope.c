@@ -193,8 +193,7 @@ static float yarn_frequency(const RopeConfig *r, float f, int64_t i, int64_t wid
 
 static double yarn_scale(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1; }
 
-/* What cos and sin are multiplied by, so that scores grow with the context. */
-static double amplitude(const RopeConfig *r, int64_t max_context) {
+double rope_amplitude(const RopeConfig *r, int64_t max_context) {
     if (r->type != ROPE_YARN && r->type != ROPE_LONGROPE) return 1;
     if (r->attention_factor > 0) return r->attention_factor;
     if (r->type == ROPE_YARN)
@@ -207,7 +206,7 @@ static double amplitude(const RopeConfig *r, int64_t max_context) {
 
 Status rope_table(const RopeConfig *r, int64_t head_dim, int64_t context, int64_t max_context, float *table) {
     int64_t width = rope_width(r, head_dim), half = width / 2;
-    float scale = (float)amplitude(r, max_context);
+    float scale = (float)rope_amplitude(r, max_context);
     if (r->type == ROPE_LONGROPE && r->n_factors != half)
         return FAIL(TANE_EFORMAT, "the rope has %lld factors, but %lld pairs of a head turn", (long long)r->n_factors,
                     (long long)half);

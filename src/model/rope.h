@@ -36,6 +36,9 @@ Status rope_read_parameters(RopeConfig *rope, const json_t *parameters, const ch
 /* A new object like it. NULL when out of memory. */
 json_t *rope_parameters(const RopeConfig *rope);
 
+/* What cos and sin are multiplied by, so that scores grow with the context (yarn, longrope; else 1). max_context as in
+ * rope_table. */
+double rope_amplitude(const RopeConfig *rope, int64_t max_context);
 /* Elements of a head that turn: even. */
 int64_t rope_width(const RopeConfig *rope, int64_t head_dim);
 /* table (context, R): cos in the first half, sin in the second, as op_rope wants them. max_context: the model's

@@ -316,7 +316,7 @@ static void test_expression_that_takes_too_long(void **state) {
                  "test: the expression (a|b|ab)*(?=c) takes too many steps");
     assert_error(scanner_cut(s, text, sizeof text, 0, ends, 8, &count), TANE_EUNSUPPORTED, "takes too many steps");
     scanner_free(s);
-    /* A deep but harmless one: turns of a group need no machine stack, and no more than 64 MiB. */
+    /* A deep but harmless one: turns of a group need no machine stack, and no more than 32 MiB. */
     enum { N = 100000 };
     char *many;
     assert_ok(MEM_NEW_ARRAY(&many, N));

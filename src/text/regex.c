@@ -10,7 +10,7 @@
 enum {
     MAX_PATTERN = 16384,
     MAX_STEPS = 10000000, /* of backtracking in one search: under a second */
-    MAX_HEAP_KIB = 65536
+    MAX_HEAP_KIB = 32768
 };
 
 struct Regex {

@@ -221,7 +221,33 @@ INLINE size_t run_apart(Input in, size_t p, unsigned set) {
     return p;
 }
 
-/* The end of a match at p, or p. Numbers by three and runs of kana and Han are cut out first; what lies between is for
+/* Is the character at p kana or Han of these classes? */
+INLINE bool is_kana(Input in, size_t p, unsigned set, size_t *len) {
+    unsigned class = p < in.n ? class_at(in, p, len) : 0;
+    return class & CLASS_KANA_HAN && class & set;
+}
+
+/* In a run of kana and Han: letters and marks, an unassigned character with them, signs, unassigned ones alone. */
+INLINE size_t kana_at(Input in, size_t p) {
+    const unsigned letters = LETTER | MARK;
+    size_t len = 0, q = p;
+    if (is_kana(in, p, CLASS_SYMBOL, &len)) {
+        for (; is_kana(in, q, CLASS_SYMBOL, &len); q += len) {}
+        return q;
+    }
+    if (!is_kana(in, p, letters, &len)) q = p + len;
+    if (is_kana(in, q, letters, &len)) {
+        for (; is_kana(in, q, letters, &len); q += len) {}
+        return q;
+    }
+    /* Unassigned, and no letter behind it: as far as that goes on. */
+    for (size_t next = 0; q < in.n && class_apart(in, q, &len) & CLASS_KANA_HAN; q += len)
+        if (is_kana(in, q, letters | CLASS_SYMBOL, &next) || is_kana(in, q + len, letters, &next)) break;
+    return q;
+}
+
+/* The end of a match at p, or p. Numbers by three and runs of kana and Han are cut out first, and these runs are cut once
+ * more like all the rest; what lies between is for
  * [!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
 INLINE size_t deepseek3_at(Input in, size_t p) {
     size_t len, next_len = 0;
@@ -232,7 +258,7 @@ INLINE size_t deepseek3_at(Input in, size_t p) {
         return p;
     }
     if (class & (LETTER | MARK)) return run_apart(in, p, LETTER | MARK);
-    if (class & CLASS_KANA_HAN) return run_apart(in, p, CLASS_KANA_HAN);
+    if (class & CLASS_KANA_HAN) return kana_at(in, p);
     size_t q = p + len, letters = ascii_letters(in, q, false);
     if (class & CLASS_SYMBOL && in.text[p] < 0x80 && letters > q) return letters;
     unsigned next = q < in.n ? class_apart(in, q, &next_len) : SPACE;
@@ -300,9 +326,11 @@ const char *const scan_deepseek3_steps[3] = {
     "\\p{N}{1,3}", "[" KANA_HAN "]+",
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
     "| ?[\\p{P}\\p{S}]+[\\r\\n]*|" SPACES};
-/* The three in one: what the first two take is none of the third's. */
+/* The three in one. The third cuts also what the second took. */
+#define IN_KANA(class) "(?:(?=[" KANA_HAN "])" class ")"
 const char scan_deepseek3[] =
-    "\\p{N}{1,3}|[" KANA_HAN "]+|[!-/:-@\\[-`{-~][A-Za-z]+"
+    "\\p{N}{1,3}|" IN_KANA("[\\p{P}\\p{S}]") "+|" IN_KANA("[^\\p{L}\\p{M}\\p{P}\\p{S}]") "?" IN_KANA("[\\p{L}\\p{M}]") "+"
+    "|(?:" IN_KANA("[^\\p{L}\\p{M}\\p{P}\\p{S}]") "(?!" IN_KANA("[\\p{L}\\p{M}]") "))+|[!-/:-@\\[-`{-~][A-Za-z]+"
     "|[^\\r\\n\\p{L}\\p{P}\\p{S}\\p{N}" KANA_HAN "]?(?:(?![" KANA_HAN "])[\\p{L}\\p{M}])+"
     "| ?(?:(?![" KANA_HAN "])[\\p{P}\\p{S}])+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?![^\\s\\p{N}" KANA_HAN "])|\\s+";
 

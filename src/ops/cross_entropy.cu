@@ -2,14 +2,15 @@
  * cuBLASLt in the compute type; one kernel turns them into losses and, in place, into dlogits; two products make dx and
  * dw of these. All rows are computed: how many have a label is not known where the work is queued.
  *
- *   loss_rows<T, GRAD, WARP, CAP>: a row is read once, for the maximum and the sum of exponentials together (online softmax,
- *   Milakov & Gimelshein 2018), and stays in shared memory for the second sweep, which writes the gradient. WARP: a
- * warp a row, for few classes. Else a block a row; what of it shared memory cannot hold is read again, from L2 for the
- * most part. Without gradients there is no second sweep. move_gradient<TO, FROM>: adds dx to a gradient that another
- * consumer of x wrote before, or that has another type; else backward copies it.
+ *   loss_rows<T, GRAD, WARP, CAP>    a row is read once, for the maximum and the sum of exponentials together (online
+ *       softmax, Milakov & Gimelshein 2018), and stays in shared memory for the second sweep, which writes the
+ *       gradient. WARP: a warp a row, for few classes. Else a block a row; what of it shared memory cannot hold is read
+ *       again, from L2 for the most part. Without gradients there is no second sweep. CAP: with softcap, which each
+ *       sweep takes from the products it reads.
+ *   move_gradient<TO, FROM>    adds dx to a gradient that another consumer of x wrote before, or that has another type;
+ *       else backward copies it.
  *
- * Exponentials are the hardware's powers of two: p = 2^(log2(e) (z - top)) / total, where top's own is exactly 1. CAP:
- * with softcap, which is taken from each product as it is read, in both sweeps.
+ * Exponentials are the hardware's powers of two: p = 2^(log2(e) (z - top)) / total, where top's own is exactly 1.
  */
 #include "ops/kernel.cuh"
 #include "device/cuda/matmul.h"

@@ -1,14 +1,15 @@
 /* RMSNorm of each head of queries and keys on the GPU: the formulas of head_norm.c.
  *
- *   heads       forward    a head stays in the registers of `lanes` lanes, 8 to 32 by D, in vectors of 16 bytes;
- *                          blockIdx.x is the row
- *   heads_back  backward   the same; a block takes many heads and keeps the sums for both weights' gradients in registers
+ *   heads       forward    a head stays in the registers of 8 to 32 lanes, by D, in vectors of 16 bytes; blockIdx.x is
+ *                          the row
+ *   heads_back  backward   the same; a block takes many heads and keeps the sums for both weights' gradients in
+ *                          registers
  *   any         forward    every other D: a warp a head, which is read again from the cache
  *   any_back    backward   of these; a warp keeps its sums in shared memory
  *   add_columns            the second stage of both: the blocks' sums to the weights' gradients
  *
- * Out of place values are heads too, which are copied. The number of partial sums depends on shapes and on the number of
- * processors only: the same bits on every run.
+ * Out of place values are heads too, which are copied. The number of partial sums depends on shapes and on the number
+ * of processors only: the same bits on every run.
  */
 #include "ops/column_sums.cuh"
 
@@ -369,13 +370,12 @@ template <typename T> static Status launch_backward(const Node *node, const Tape
     a.dim = args->head_dim;
     a.epsilon = args->epsilon;
     a.one = args->kind == NORM_RMS_ONE ? 1.0f : 0.0f;
-    unsigned blocks = (unsigned)back_blocks(node, l);
+    unsigned blocks = (unsigned)back_blocks(node, l), columns = (unsigned)cuda_blocks(a.dim, 32);
     size_t shared = a.partial ? (size_t)(l.warps * 2 * a.dim) * sizeof(float) : 0;
     backward_kernel<T>(l)<<<blocks, l.warps * 32, shared, d->stream>>>(a);
     CUDA_LAUNCHED();
     if (!a.partial) return TANE_OK;
-    add_columns<<<dim3((unsigned)cuda_blocks(a.dim, 32), 2), dim3(32, 32), 0, d->stream>>>(a.partial, (int)blocks, a.dim,
-                                                                                         grads);
+    add_columns<<<dim3(columns, 2), dim3(32, 32), 0, d->stream>>>(a.partial, (int)blocks, a.dim, grads);
     CUDA_LAUNCHED();
     return TANE_OK;
 }

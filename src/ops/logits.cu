@@ -1,7 +1,7 @@
 /* Logits on CUDA: y[b] = x[b, at[b]] w^T in fp32. See logits.c.
  *
- * gather_rows picks the rows out of x, and the matrix-vector kernel (up to eight rows) or cuBLASLt multiplies them. Where
- * there is a softcap, cap_logits passes over what they wrote. */
+ * gather_rows picks the rows out of x, and the matrix-vector kernel (up to eight rows) or cuBLASLt multiplies them.
+ * Where there is a softcap, cap_logits passes over what they wrote. */
 #include "ops/kernel.cuh"
 #include "device/cuda/matmul.h"
 

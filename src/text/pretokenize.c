@@ -288,8 +288,9 @@ static bool is_plain_split(const TokenStep *s, const char *pattern) {
 
 /* The expression that stands for the whole sequence, or NULL. */
 static const char *fused_pattern(const TokenSteps *steps) {
+    if (steps->n < 2) return NULL;
     const TokenStep *s = steps->items, *last = s + steps->n - 1;
-    if (steps->n < 2 || last->kind != PRE_BYTE_LEVEL || last->add_prefix_space) return NULL;
+    if (last->kind != PRE_BYTE_LEVEL || last->add_prefix_space) return NULL;
     if (steps->n == 2 && s->kind == PRE_DIGITS && s->individual && last->use_regex) return scan_digits_gpt2;
     bool deepseek = steps->n == 4 && !last->use_regex;
     for (size_t i = 0; i < 3 && deepseek; i++) deepseek = is_plain_split(&s[i], scan_deepseek3_steps[i]);

@@ -1,5 +1,5 @@
-/* Chat templates of models: where they are found, and what a conversation looks like to them. transformers decides both;
- * this file follows transformers 5.23 (tokenization_utils_base.py, utils/chat_template_utils.py). */
+/* Chat templates of models: where they are found, and what a conversation looks like to them. transformers decides
+ * both; this file follows transformers 5.23 (tokenization_utils_base.py, utils/chat_template_utils.py). */
 #include "text/chat_template.h"
 
 #include <string.h>
@@ -17,7 +17,7 @@ struct ChatTemplate {
     Arena arena;
     char *source;
     JinjaTemplate *usual, *with_tools; /* with_tools: NULL when there is none of its own */
-    Token *tokens; /* (n_tokens) special tokens as variables */
+    Token *tokens;                     /* (n_tokens) special tokens as variables */
     size_t n_tokens, cap;
 };
 
@@ -157,7 +157,8 @@ static Status add_json_text(Found *f, const char *where, const char *name, const
 }
 
 static Status bad_json_template(const char *where) {
-    return FAIL(TANE_EFORMAT, "%s: \"chat_template\" is neither a text nor a list of {\"name\": ..., \"template\": ...}", where);
+    return FAIL(TANE_EFORMAT,
+                "%s: \"chat_template\" is neither a text nor a list of {\"name\": ..., \"template\": ...}", where);
 }
 
 /* A text, a list of {"name", "template"}, or an object of texts by name. */
@@ -229,9 +230,11 @@ static const Named *find_named(const Found *f, const char *name) {
 static Status no_such_template(const Found *f, const char *folder, const char *name) {
     Str names = {0};
     Status st = TANE_OK;
-    for (size_t i = 0; i < f->n && st == TANE_OK; i++) st = str_printf(&names, "%s\"%s\"", i ? ", " : "", f->items[i].name);
+    for (size_t i = 0; i < f->n && st == TANE_OK; i++)
+        st = str_printf(&names, "%s\"%s\"", i ? ", " : "", f->items[i].name);
     if (st == TANE_OK)
-        st = FAIL(TANE_ENOTFOUND, "%s has no chat template \"%s\"; it has %s", folder, name, names.text ? names.text : "none");
+        st = FAIL(TANE_ENOTFOUND, "%s has no chat template \"%s\"; it has %s", folder, name,
+                  names.text ? names.text : "none");
     str_free(&names);
     return st;
 }
@@ -319,7 +322,8 @@ static Status check_objects(const json_t *list, const char *what) {
 static Status check_input(const ChatInput *input) {
     static const char *const taken[] = {"messages", "tools", "documents", "add_generation_prompt"};
     if (!json_is_array(input->messages) || json_array_size(input->messages) == 0)
-        return FAIL(TANE_EINVAL, "a conversation needs at least one message: [{\"role\": \"user\", \"content\": \"...\"}]");
+        return FAIL(TANE_EINVAL,
+                    "a conversation needs at least one message: [{\"role\": \"user\", \"content\": \"...\"}]");
     TRY_RETURN(check_objects(input->messages, "messages"));
     TRY_RETURN(check_objects(input->tools, "tools"));
     TRY_RETURN(check_objects(input->documents, "documents"));
@@ -329,8 +333,9 @@ static Status check_input(const ChatInput *input) {
         if (json_object_get(input->variables, taken[i]))
             return FAIL(TANE_EINVAL, "a variable of a chat template cannot be called \"%s\"", taken[i]);
     if (input->add_generation_prompt && input->continue_final_message)
-        return FAIL(TANE_EINVAL, "add_generation_prompt and continue_final_message exclude each other: the one begins a "
-                                 "new message, the other goes on with the last one");
+        return FAIL(TANE_EINVAL,
+                    "add_generation_prompt and continue_final_message exclude each other: the one begins a "
+                    "new message, the other goes on with the last one");
     return TANE_OK;
 }
 
@@ -379,6 +384,27 @@ static Status plain_messages(const json_t *messages, json_t **out) {
     return TANE_OK;
 }
 
+/* jansson's own copies leave out what they had no memory for, without a word. NULL: out of memory. */
+static json_t *copy_object(const json_t *object) {
+    json_t *copy = json_object(), *value;
+    const char *key;
+    bool bad = !copy;
+    json_object_foreach((json_t *)(uintptr_t)object, key, value) bad = bad || json_object_set(copy, key, value) != 0;
+    if (!bad) return copy;
+    json_decref(copy);
+    return NULL;
+}
+
+static json_t *copy_list(const json_t *list) {
+    json_t *copy = json_array(), *value;
+    size_t i;
+    bool bad = !copy;
+    json_array_foreach(list, i, value) bad = bad || json_array_append(copy, value) != 0;
+    if (!bad) return copy;
+    json_decref(copy);
+    return NULL;
+}
+
 /* text + tag, as a new value. */
 static json_t *tagged(const json_t *text) {
     Str s = {0};
@@ -392,7 +418,7 @@ static json_t *tagged(const json_t *text) {
 
 /* Replaces object[key] by its text with the tag in a copy of the object: *copy. */
 static Status tag_field(const json_t *object, const char *key, json_t **copy) {
-    *copy = json_copy((json_t *)(uintptr_t)object);
+    *copy = copy_object(object);
     if (!*copy || json_object_set_new(*copy, key, tagged(json_object_get(object, key)))) {
         json_decref(*copy);
         *copy = NULL;
@@ -409,7 +435,7 @@ static Status tag_parts(json_t *last, const json_t *content, const json_t **text
         *text = json_object_get(part, "text");
         if (!json_is_string(*text)) continue;
         TRY_RETURN(tag_field(part, "text", &copy));
-        list = json_copy((json_t *)(uintptr_t)content);
+        list = copy_list(content);
         if (!list) {
             json_decref(copy);
             return no_memory();
@@ -433,11 +459,12 @@ static Status tag_last(json_t *messages, const ChatTemplate *t, json_t **text) {
     if (!strstr(t->source, "content"))
         return FAIL(TANE_EINVAL, "continue_final_message: the chat template never reads \"content\"");
     if (!json_is_string(content) && !json_is_array(content))
-        return FAIL(TANE_EINVAL, "continue_final_message: the last message's \"content\" is neither a text nor a list of parts");
+        return FAIL(TANE_EINVAL,
+                    "continue_final_message: the last message's \"content\" is neither a text nor a list of parts");
     if (json_is_string(content)) {
         TRY(tag_field(json_array_get(messages, n - 1), "content", &last));
     } else {
-        last = json_copy(json_array_get(messages, n - 1));
+        last = copy_object(json_array_get(messages, n - 1));
         if (!last) TRY(no_memory());
         TRY(tag_parts(last, content, &tagged_text));
     }
@@ -451,14 +478,17 @@ out:
 /* Cuts the text where the tag is; `from` is where this rendering begins. */
 static Status cut_at_tag(ChatText *out, size_t from, const json_t *content) {
     const char *text = json_string_value(content), *rendered = out->text.text ? out->text.text + from : "";
-    size_t n = json_string_length(content), length = out->text.len - from, tag_n = sizeof CONTINUE_TAG - 1, at = SIZE_MAX;
+    size_t n = json_string_length(content), length = out->text.len - from, tag_n = sizeof CONTINUE_TAG - 1,
+           at = SIZE_MAX;
     size_t lead = text_space_before(text, n), tail = text_space_behind(text + lead, n - lead);
     if (n > lead + tail && !memmem(rendered, length, text + lead, n - lead - tail)) length = 0;
-    for (const char *p = rendered; (p = memmem(p, length - (size_t)(p - rendered), CONTINUE_TAG, tag_n - 1)) != NULL; p++)
+    for (const char *p = rendered; (p = memmem(p, length - (size_t)(p - rendered), CONTINUE_TAG, tag_n - 1)) != NULL;
+         p++)
         at = (size_t)(p - rendered);
     if (at == SIZE_MAX)
-        return FAIL(TANE_EINVAL, "continue_final_message: the chat template changes or drops the last message, so there is no "
-                                 "place where it could go on");
+        return FAIL(TANE_EINVAL,
+                    "continue_final_message: the chat template changes or drops the last message, so there is no "
+                    "place where it could go on");
     bool whole = length - at >= tag_n && rendered[at + tag_n - 1] == ' ';
     if (!whole) at -= text_space_behind(rendered, at); /* the template trims; so does the cut */
     out->text.len = out->marks.len = from + at;

@@ -13,40 +13,40 @@ typedef struct JName {
 } JName;
 
 typedef enum JKind {
-    E_CONST,    /* value */
-    E_NAME,     /* name */
-    E_CAPTURED, /* the text of the block that a filter stands on */
+    E_CONST,     /* value */
+    E_NAME,      /* name */
+    E_CAPTURED,  /* the text of the block that a filter stands on */
     E_ATTRIBUTE, /* a.name */
-    E_ITEM,     /* a[b] */
-    E_SLICE,    /* a[list[0]:list[1]:list[2]], each may be NULL */
-    E_CALL,     /* a(args) */
-    E_FILTER,   /* a|name(args) */
-    E_TEST,     /* a is name(args) */
-    E_NOT,      /* a */
-    E_NEGATE,   /* a */
-    E_POSITIVE, /* a */
-    E_BINARY,   /* a op b */
-    E_AND,      /* a and b */
+    E_ITEM,      /* a[b] */
+    E_SLICE,     /* a[list[0]:list[1]:list[2]], each may be NULL */
+    E_CALL,      /* a(args) */
+    E_FILTER,    /* a|name(args) */
+    E_TEST,      /* a is name(args) */
+    E_NOT,       /* a */
+    E_NEGATE,    /* a */
+    E_POSITIVE,  /* a */
+    E_BINARY,    /* a op b */
+    E_AND,       /* a and b */
     E_OR,
-    E_IF,       /* a if b else c; c may be NULL */
-    E_CONCAT,   /* list[0] ~ list[1] ~ ... */
-    E_COMPARE,  /* a op[0] list[0] op[1] list[1] ... */
+    E_IF,      /* a if b else c; c may be NULL */
+    E_CONCAT,  /* list[0] ~ list[1] ~ ... */
+    E_COMPARE, /* a op[0] list[0] op[1] list[1] ... */
     E_LIST,
     E_TUPLE,
-    E_DICT,     /* list: key, value, key, value ... */
-    E_NS,       /* name.attribute, as a target of set */
+    E_DICT, /* list: key, value, key, value ... */
+    E_NS,   /* name.attribute, as a target of set */
 
-    S_BODY,     /* list */
-    S_DATA,     /* value: the text */
-    S_PRINT,    /* a */
-    S_IF,       /* list: condition, body, condition, body ...; else: c */
-    S_FOR,      /* for a in b if list[0]: list[1] else: c */
-    S_SET,      /* set a = b */
-    S_SET_BLOCK, /* set a | b: c; b, on E_CAPTURED, may be NULL */
-    S_MACRO,    /* macro */
-    S_CALL,     /* a: the call; macro: the caller */
-    S_FILTER,   /* a, on E_CAPTURED; c: body */
-    S_WITH,     /* list: target, value, ...; c: body */
+    S_BODY,       /* list */
+    S_DATA,       /* value: the text */
+    S_PRINT,      /* a */
+    S_IF,         /* list: condition, body, condition, body ...; else: c */
+    S_FOR,        /* for a in b if list[0]: list[1] else: c */
+    S_SET,        /* set a = b */
+    S_SET_BLOCK,  /* set a | b: c; b, on E_CAPTURED, may be NULL */
+    S_MACRO,      /* macro */
+    S_CALL,       /* a: the call; macro: the caller */
+    S_FILTER,     /* a, on E_CAPTURED; c: body */
+    S_WITH,       /* list: target, value, ...; c: body */
     S_GENERATION, /* c: body */
     S_BREAK,
     S_CONTINUE
@@ -82,7 +82,7 @@ struct JNode {
         JNode *c;
         JArgs *args;
         JMacroNode *macro;
-        const uint8_t *ops; /* E_COMPARE */
+        const uint8_t *ops;     /* E_COMPARE */
         const JName *attribute; /* E_NS */
         JVal value;
     };

@@ -1,4 +1,5 @@
-/* Rows of the tables: finding them, and calling them. Arguments find their parameters; what does not fit is an error. */
+/* Rows of the tables: finding them, and calling them. Arguments find their parameters; what does not fit is an error.
+ */
 #include <string.h>
 
 #include "text/jinja_builtins.h"
@@ -41,12 +42,14 @@ static Status bind(JRun *r, const JBuiltin *b, const char *kind, const JCall *ca
             return j_fail(r, TANE_EINVAL, "the %s '%s' has no argument '%.*s'", kind, b->name,
                           (int)(name->n < 60 ? name->n : 60), name->data);
         if (slots[place].type != J_MISSING)
-            return j_fail(r, TANE_EINVAL, "the argument '%.*s' of '%s' is given twice", (int)name->n, name->data, b->name);
+            return j_fail(r, TANE_EINVAL, "the argument '%.*s' of '%s' is given twice", (int)name->n, name->data,
+                          b->name);
         slots[place] = call->named[i];
     }
     for (int i = 0; i < b->min; i++)
         if (slots[i].type == J_MISSING)
-            return j_fail(r, TANE_EINVAL, "the %s '%s' needs %d argument%s", kind, b->name, b->min, b->min == 1 ? "" : "s");
+            return j_fail(r, TANE_EINVAL, "the %s '%s' needs %d argument%s", kind, b->name, b->min,
+                          b->min == 1 ? "" : "s");
     return TANE_OK;
 }
 

@@ -56,7 +56,7 @@ static JVal look_up(JEval *e, const JName *name) {
 
 static Status unpack(JEval *e, const JNode *target, JVal value) {
     JIter it;
-    TRY_RETURN(j_iter(&e->run, value, &it));
+    TRY_RETURN(j_walk(&e->run, value, &it));
     if (it.n != target->n)
         return j_fail(&e->run, TANE_EINVAL, "%zu values cannot be unpacked into %u names", it.n, (unsigned)target->n);
     for (uint32_t i = 0; i < target->n; i++) TRY_RETURN(jinja_assign(e, target->list[i], j_iter_at(&it, i)));
@@ -107,7 +107,7 @@ static Status eval_args(JEval *e, const JArgs *args, JCall *call) {
     *call = (JCall){0};
     if (args->star) {
         TRY_RETURN(jinja_eval(e, args->star, &star));
-        TRY_RETURN(j_iter(&e->run, star, &more));
+        TRY_RETURN(j_walk(&e->run, star, &more));
     }
     if (args->n_pos + more.n) {
         TRY_RETURN(J_NEW(&e->run, &pos, args->n_pos + more.n));
@@ -397,7 +397,8 @@ static Status one_step(JEval *e, const JNode *n) {
     JRun *r = &e->run;
     if (--r->steps < 0) {
         r->at = n->at;
-        return j_fail(r, TANE_EINVAL, "the template takes more than %d steps for this conversation; tane stops it there",
+        return j_fail(r, TANE_EINVAL,
+                      "the template takes more than %d steps for this conversation; tane stops it there",
                       JINJA_MAX_STEPS);
     }
     return r->work < 0 ? j_work(r, 0) : TANE_OK;
@@ -515,15 +516,9 @@ static Status exec_inner(JEval *e, const JNode *n) {
     case S_IF: return exec_if(e, n);
     case S_FOR: return jinja_exec_for(e, n);
     case S_SET: return exec_set(e, n);
-    case S_SET_BLOCK:
-        TRY_RETURN(filtered_block(e, n->c, n->b, &value));
-        return jinja_assign(e, n->a, value);
-    case S_FILTER:
-        TRY_RETURN(filtered_block(e, n->c, n->a, &value));
-        return jb_add_value(&e->run, e->out, value);
-    case S_MACRO:
-        TRY_RETURN(make_macro(e, n->macro, &value));
-        return jinja_bind(e, e->scope, n->macro->name, value);
+    case S_SET_BLOCK: TRY_RETURN(filtered_block(e, n->c, n->b, &value)); return jinja_assign(e, n->a, value);
+    case S_FILTER: TRY_RETURN(filtered_block(e, n->c, n->a, &value)); return jb_add_value(&e->run, e->out, value);
+    case S_MACRO: TRY_RETURN(make_macro(e, n->macro, &value)); return jinja_bind(e, e->scope, n->macro->name, value);
     case S_CALL: return exec_call(e, n);
     case S_WITH: return exec_with(e, n);
     case S_GENERATION: return exec_generation(e, n);

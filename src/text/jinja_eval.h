@@ -39,7 +39,7 @@ struct JLoop {
     JScope *outside; /* where the loop stands */
     JScope *asking;  /* the condition's scope, NULL without one */
     JIter it;
-    size_t next;     /* of `it` */
+    size_t next; /* of `it` */
     int64_t index0;
     JVal before, current, after;
     bool has_after, done;

@@ -16,10 +16,22 @@ static Status change_case(JRun *r, JVal self, TextCase to, JVal *out) {
     TRY_RETURN(j_to_str(r, self, &s));
     return text_case(r, s, to, out);
 }
-OWN(filter_upper) { (void)call; return change_case(r, self, CASE_UPPER, out); }
-OWN(filter_lower) { (void)call; return change_case(r, self, CASE_LOWER, out); }
-OWN(filter_title) { (void)call; return change_case(r, self, CASE_JINJA_TITLE, out); }
-OWN(filter_capitalize) { (void)call; return change_case(r, self, CASE_CAPITALIZE, out); }
+OWN(filter_upper) {
+    (void)call;
+    return change_case(r, self, CASE_UPPER, out);
+}
+OWN(filter_lower) {
+    (void)call;
+    return change_case(r, self, CASE_LOWER, out);
+}
+OWN(filter_title) {
+    (void)call;
+    return change_case(r, self, CASE_JINJA_TITLE, out);
+}
+OWN(filter_capitalize) {
+    (void)call;
+    return change_case(r, self, CASE_CAPITALIZE, out);
+}
 
 OWN(filter_trim) {
     const JStr *s, *chars = NULL;
@@ -129,17 +141,17 @@ OWN(filter_truncate) {
     const JStr *end = &dots;
     JVal cut;
     size_t at;
-    if (self.type == J_UNDEFINED) return j_fail_undefined(r, self);
-    if (self.type != J_STR) return j_fail(r, TANE_EINVAL, "truncate wants a text, not '%s'", j_type_name(self));
     TRY_RETURN(j_arg_int(r, call, 0, &most));
     TRY_RETURN(j_arg_str(r, call, 2, &end));
     if (j_given(call, 3) && call->pos[3].type != J_NONE) TRY_RETURN(j_arg_int(r, call, 3, &leeway));
-    int64_t n_end = (int64_t)text_length(end), n = (int64_t)text_length(self.str);
+    int64_t n_end = (int64_t)text_length(end), n;
+    TRY_RETURN(j_length(r, self, &n));
     if (most < n_end || leeway < 0 || most > INT32_MAX || leeway > INT32_MAX)
         return j_fail(r, TANE_EINVAL, "truncate cannot cut to %lld characters with an end of %lld", (long long)most,
                       (long long)n_end);
     *out = self;
     if (n <= most + leeway) return TANE_OK;
+    if (self.type != J_STR) return j_fail(r, TANE_EINVAL, "truncate wants a text, not '%s'", j_type_name(self));
     TRY_RETURN(text_slice(r, self.str, 0, 1, (size_t)(most - n_end), &cut));
     if (!kill_words) {
         TRY_RETURN(text_rfind(r, cut.str, &space, 0, cut.str->n, &at));

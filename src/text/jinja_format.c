@@ -18,7 +18,8 @@ static bool plain_digits(const JStr *s, char *out, size_t size) {
     size_t from = text_space_before(s->data, s->n), to = s->n - text_space_behind(s->data + from, s->n - from), n = 0;
     for (size_t i = from; i < to; i++) {
         char c = s->data[i];
-        bool between = i > from && i + 1 < to && isalnum((unsigned char)s->data[i - 1]) && isalnum((unsigned char)s->data[i + 1]);
+        bool between = i > from && i + 1 < to && isalnum((unsigned char)s->data[i - 1]) &&
+                       isalnum((unsigned char)s->data[i + 1]);
         if (c == '_' && between) continue;
         if (c == '_' || c == 0 || (unsigned char)c >= 0x80 || isspace((unsigned char)c) || n + 1 >= size) return false;
         out[n++] = c;
@@ -73,7 +74,7 @@ bool j_parse_float(const JStr *s, double *out) {
 /* ---- one value -------------------------------------------------------------------------------------------------- */
 
 typedef struct Spec {
-    JStr fill; /* n 0: a space */
+    JStr fill;              /* n 0: a space */
     char align, sign, type; /* 0: not given */
     bool alternate, zero, comma;
     int64_t width, precision; /* precision -1: not given */
@@ -213,7 +214,9 @@ static Status named_argument(Percent *p, JVal *value, bool *named) {
     if (!peek(p)) return j_fail(p->r, TANE_EINVAL, "incomplete format key");
     if (p->args.type != J_DICT) return j_fail(p->r, TANE_EINVAL, "format requires a mapping");
     const JVal *found = j_dict_find(p->args.dict, p->format->data + from, p->at - from);
-    if (!found) return j_fail(p->r, TANE_EINVAL, "the format's key '%.*s' is missing", (int)(p->at - from), p->format->data + from);
+    if (!found)
+        return j_fail(p->r, TANE_EINVAL, "the format's key '%.*s' is missing", (int)(p->at - from),
+                      p->format->data + from);
     *value = *found;
     p->at++;
     return TANE_OK;
@@ -227,9 +230,11 @@ static Status number_or_star(Percent *p, int64_t *out) {
         TRY_RETURN(next_argument(p, &value));
         if (!j_integer(value, out)) return j_fail(p->r, TANE_EINVAL, "* wants int");
     } else if (isdigit((unsigned char)peek(p))) {
-        for (*out = 0; isdigit((unsigned char)peek(p)) && *out <= MOST_WIDTH; p->at++) *out = *out * 10 + (peek(p) - '0');
+        for (*out = 0; isdigit((unsigned char)peek(p)) && *out <= MOST_WIDTH; p->at++)
+            *out = *out * 10 + (peek(p) - '0');
     }
-    if (*out > MOST_WIDTH || *out < -MOST_WIDTH) return j_fail(p->r, TANE_EINVAL, "a width of more than %d", MOST_WIDTH);
+    if (*out > MOST_WIDTH || *out < -MOST_WIDTH)
+        return j_fail(p->r, TANE_EINVAL, "a width of more than %d", MOST_WIDTH);
     return TANE_OK;
 }
 
@@ -279,7 +284,8 @@ static Status percent_char(Percent *p, JBuilder *out, const Spec *spec, JVal val
         JStr s = {.data = bytes, .n = text_encode((uint32_t)code, bytes)};
         return add_padded(p->r, out, spec, &s, '>');
     }
-    if (value.type != J_STR || text_length(value.str) != 1) return j_fail(p->r, TANE_EINVAL, "%%c requires int or char");
+    if (value.type != J_STR || text_length(value.str) != 1)
+        return j_fail(p->r, TANE_EINVAL, "%%c requires int or char");
     return add_padded(p->r, out, spec, value.str, '>');
 }
 
@@ -297,9 +303,11 @@ static Status percent_value(Percent *p, JBuilder *out, Spec *spec, JVal value) {
     case 'X':
     case 'o':
         if (value.type == J_UNDEFINED) return j_fail_undefined(p->r, value);
-        if (value.type == J_FLOAT && strchr("diu", spec->type) && fabs(value.real) < 9e18) value = j_int((int64_t)value.real);
+        if (value.type == J_FLOAT && strchr("diu", spec->type) && fabs(value.real) < 9e18)
+            value = j_int((int64_t)value.real);
         if (!j_integer(value, &i))
-            return j_fail(p->r, TANE_EINVAL, "%%%c format: a number is required, not %s", spec->type, j_type_name(value));
+            return j_fail(p->r, TANE_EINVAL, "%%%c format: a number is required, not %s", spec->type,
+                          j_type_name(value));
         if (strchr("iu", spec->type)) spec->type = 'd';
         return add_integer(p->r, out, spec, i);
     case 'e':
@@ -338,8 +346,9 @@ Status j_percent(JRun *r, const JStr *format, JVal args, JVal *out) {
         else TRY_RETURN(next_argument(&p, &value));
         TRY_RETURN(percent_value(&p, &text, &spec, value));
     }
-    bool left = args.type == J_TUPLE ? p.next < args.seq->n : !p.one_used && args.type != J_DICT && args.type != J_LIST &&
-                                                              args.type != J_UNDEFINED && args.type != J_RANGE;
+    bool left = args.type == J_TUPLE ? p.next < args.seq->n
+                                     : !p.one_used && args.type != J_DICT && args.type != J_LIST &&
+                                           args.type != J_UNDEFINED && args.type != J_RANGE;
     if (left) return j_fail(r, TANE_EINVAL, "not all arguments converted during string formatting");
     TRY_RETURN(jb_finish(r, &text, out));
     ((JStr *)(uintptr_t)out->str)->markup = format->markup;
@@ -409,7 +418,8 @@ static Status field_start(Fields *f, const JStr *name, JVal *out) {
         if (f->counted && f->named) return j_fail(f->r, TANE_EINVAL, "{} and {0} cannot be mixed in a format");
         if (!number) index = f->next++;
         if ((size_t)index >= f->call->n_pos)
-            return j_fail(f->r, TANE_EINVAL, "Replacement index %lld out of range for positional args tuple", (long long)index);
+            return j_fail(f->r, TANE_EINVAL, "Replacement index %lld out of range for positional args tuple",
+                          (long long)index);
         *out = f->call->pos[index];
         return TANE_OK;
     }
@@ -419,7 +429,8 @@ static Status field_start(Fields *f, const JStr *name, JVal *out) {
         *out = f->call->named[i];
         return TANE_OK;
     }
-    return j_fail(f->r, TANE_EINVAL, "the format's key '%.*s' is missing", (int)(name->n < 60 ? name->n : 60), name->data);
+    return j_fail(f->r, TANE_EINVAL, "the format's key '%.*s' is missing", (int)(name->n < 60 ? name->n : 60),
+                  name->data);
 }
 
 /* name.attribute[item] */
@@ -462,11 +473,14 @@ static Status format_field(Fields *f, const JStr *s, size_t from, size_t to, int
     if (spec_from < to && s->data[spec_from] == '!') {
         char how = spec_from + 1 < to ? s->data[spec_from + 1] : 0;
         JBuilder converted = {0};
-        if (how != 's' && how != 'r') return j_fail(f->r, TANE_EUNSUPPORTED, "the conversion '!%c' in a format is not supported", how ? how : ' ');
+        if (how != 's' && how != 'r')
+            return j_fail(f->r, TANE_EUNSUPPORTED, "the conversion '!%c' in a format is not supported",
+                          how ? how : ' ');
         TRY_RETURN(how == 'r' ? jb_add_repr(f->r, &converted, value) : jb_add_value(f->r, &converted, value));
         TRY_RETURN(jb_finish(f->r, &converted, &value));
         spec_from += 2;
-        if (spec_from < to && s->data[spec_from] != ':') return j_fail(f->r, TANE_EINVAL, "expected ':' after conversion specifier");
+        if (spec_from < to && s->data[spec_from] != ':')
+            return j_fail(f->r, TANE_EINVAL, "expected ':' after conversion specifier");
     }
     JBuilder spec = {0};
     TRY_RETURN(j_part(f->r, s, spec_from < to ? spec_from + 1 : to, to, &text));
@@ -476,7 +490,7 @@ static Status format_field(Fields *f, const JStr *s, size_t from, size_t to, int
 }
 
 static Status format_text(Fields *f, const JStr *s, int depth, JBuilder *out) {
-    if (depth > 2) return j_fail(f->r, TANE_EINVAL, "Max string recursion exceeded");
+    if (depth > 3) return j_fail(f->r, TANE_EINVAL, "Max string recursion exceeded");
     for (size_t at = 0; at < s->n;) {
         size_t end = at;
         while (end < s->n && s->data[end] != '{' && s->data[end] != '}') end++;
@@ -503,7 +517,8 @@ static Status format_text(Fields *f, const JStr *s, int depth, JBuilder *out) {
 Status j_str_format(JRun *r, const JStr *format, const JCall *call, JVal *out) {
     Fields f = {.r = r, .call = call};
     JBuilder text = {0};
-    if (format->markup) return j_fail(r, TANE_EUNSUPPORTED, "format() of a text that went through |safe is not supported");
+    if (format->markup)
+        return j_fail(r, TANE_EUNSUPPORTED, "format() of a text that went through |safe is not supported");
     TRY_RETURN(format_text(&f, format, 1, &text));
     return jb_finish(r, &text, out);
 }

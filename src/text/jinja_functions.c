@@ -13,8 +13,8 @@ FUNCTION(raise_exception) {
     (void)self;
     (void)out;
     TRY_RETURN(j_to_str(r, call->pos[0], &words));
-    return j_fail(r, TANE_EINVAL, "the template refuses this conversation: %.*s", (int)(words->n < 800 ? words->n : 800),
-                  words->data);
+    return j_fail(r, TANE_EINVAL, "the template refuses this conversation: %.*s",
+                  (int)(words->n < 800 ? words->n : 800), words->data);
 }
 
 FUNCTION(range) {
@@ -26,7 +26,7 @@ FUNCTION(range) {
     TRY_RETURN(j_arg_int(r, call, 1, &stop));
     TRY_RETURN(j_arg_int(r, call, 2, &step));
     if (step == 0) return j_fail(r, TANE_EINVAL, "range() arg 3 must not be zero");
-    unsigned __int128 span = 0, stride = step < 0 ? (unsigned __int128) - (__int128)step : (unsigned __int128)step;
+    unsigned __int128 span = 0, stride = step < 0 ? (unsigned __int128)-(__int128)step : (unsigned __int128)step;
     if (step > 0 && stop > start) span = (unsigned __int128)((__int128)stop - start);
     if (step < 0 && stop < start) span = (unsigned __int128)((__int128)start - stop);
     unsigned __int128 n = (span + stride - 1) / stride;
@@ -48,11 +48,12 @@ static Status make_dict(JRun *r, const JCall *call, const char *title, JVal *out
         for (size_t i = 0; i < from->n; i++)
             TRY_RETURN(j_dict_set(r, out->dict, from->entries[i].key, from->entries[i].value));
     } else if (call->n_pos) {
-        TRY_RETURN(j_iter(r, call->pos[0], &it));
+        TRY_RETURN(j_walk(r, call->pos[0], &it));
         for (size_t i = 0; i < it.n; i++) {
             JIter pair;
-            TRY_RETURN(j_iter(r, j_iter_at(&it, i), &pair));
-            if (pair.n != 2) return j_fail(r, TANE_EINVAL, "%s wants pairs; element %zu has %zu values", title, i, pair.n);
+            TRY_RETURN(j_walk(r, j_iter_at(&it, i), &pair));
+            if (pair.n != 2)
+                return j_fail(r, TANE_EINVAL, "%s wants pairs; element %zu has %zu values", title, i, pair.n);
             TRY_RETURN(j_dict_set(r, out->dict, j_iter_at(&pair, 0), j_iter_at(&pair, 1)));
         }
     }

@@ -23,7 +23,9 @@ static Status add_escape(Dump *d, uint32_t code, uint8_t mark) {
     const char *letter = code && code < 0x80 ? strchr(plain, (int)code) : NULL;
     if (letter) snprintf(text, sizeof text, "\\%c", letters[letter - plain]);
     else if (code < 0x10000) snprintf(text, sizeof text, "\\u%04x", (unsigned)code);
-    else snprintf(text, sizeof text, "\\u%04x\\u%04x", (unsigned)(0xD7C0 + (code >> 10)), (unsigned)(0xDC00 + (code & 0x3FF)));
+    else
+        snprintf(text, sizeof text, "\\u%04x\\u%04x", (unsigned)(0xD7C0 + (code >> 10)),
+                 (unsigned)(0xDC00 + (code & 0x3FF)));
     return jb_add(d->r, &d->text, text, strlen(text), mark);
 }
 
@@ -151,7 +153,8 @@ static Status read_indent(Dump *d, JVal indent) {
 }
 
 Status j_tojson(JRun *r, JVal v, const JCall *call, JVal *out) {
-    static const JStr comma = {.data = ",", .n = 1}, comma_space = {.data = ", ", .n = 2}, colon = {.data = ": ", .n = 2};
+    static const JStr comma = {.data = ",", .n = 1}, comma_space = {.data = ", ", .n = 2},
+                      colon = {.data = ": ", .n = 2};
     Dump d = {.r = r, .key_sep = &colon};
     JVal separators = j_arg(call, 2, j_none());
     d.ascii = j_truth(j_arg(call, 0, j_bool(false)));

@@ -188,7 +188,10 @@ static void number(JLexer *l) {
     size_t at = l->at, end;
     l->token = T_INTEGER;
     char second = at + 1 < l->n && l->text[at] == '0' ? (char)(l->text[at + 1] | 0x20) : 0;
-    const char *set = second == 'b' ? "01" : second == 'o' ? "01234567" : second == 'x' ? "0123456789abcdefABCDEF" : NULL;
+    const char *set = second == 'b'   ? "01"
+                      : second == 'o' ? "01234567"
+                      : second == 'x' ? "0123456789abcdefABCDEF"
+                                      : NULL;
     size_t prefix = at + 2 + (at + 2 < l->n && l->text[at + 2] == '_');
     if (set && (end = digits(l, prefix, set)) > prefix) {
         l->to = l->at = end;
@@ -249,11 +252,11 @@ static Status operator(JLexer *l) {
         const char *text;
         JToken token;
     } rows[] = {/* longest first */
-                {"//", T_FLOORDIV}, {"**", T_POW},      {"==", T_EQ},       {"!=", T_NE},      {"<=", T_LE},
-                {">=", T_GE},       {"+", T_ADD},       {"-", T_SUB},       {"*", T_MUL},      {"/", T_DIV},
-                {"%", T_MOD},       {"~", T_TILDE},     {"<", T_LT},        {">", T_GT},       {"=", T_ASSIGN},
-                {"(", T_LPAREN},    {")", T_RPAREN},    {"[", T_LBRACKET},  {"]", T_RBRACKET}, {"{", T_LBRACE},
-                {"}", T_RBRACE},    {".", T_DOT},       {",", T_COMMA},     {":", T_COLON},    {"|", T_PIPE},
+                {"//", T_FLOORDIV}, {"**", T_POW},   {"==", T_EQ},      {"!=", T_NE},      {"<=", T_LE},
+                {">=", T_GE},       {"+", T_ADD},    {"-", T_SUB},      {"*", T_MUL},      {"/", T_DIV},
+                {"%", T_MOD},       {"~", T_TILDE},  {"<", T_LT},       {">", T_GT},       {"=", T_ASSIGN},
+                {"(", T_LPAREN},    {")", T_RPAREN}, {"[", T_LBRACKET}, {"]", T_RBRACKET}, {"{", T_LBRACE},
+                {"}", T_RBRACE},    {".", T_DOT},    {",", T_COMMA},    {":", T_COLON},    {"|", T_PIPE},
                 {";", T_SEMICOLON}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (!has(l, l->at, rows[i].text)) continue;
@@ -271,8 +274,9 @@ static Status inside(JLexer *l) {
     size_t begin = l->at, end = 0;
     l->at = skip_space(l, l->at);
     if (l->at >= l->n)
-        return fail(l, begin, l->tag == '%' ? "the tag has no end; close it with %}"
-                                            : "the expression has no end; close it with }}");
+        return fail(l, begin,
+                    l->tag == '%' ? "the tag has no end; close it with %}"
+                                  : "the expression has no end; close it with }}");
     l->begin = l->from = l->at;
     if (!l->open) {
         if (l->tag == '%') end = closes(l, l->at, "%}");

@@ -48,9 +48,9 @@ typedef enum JToken {
 typedef struct JLexer {
     const char *where, *text; /* newlines are \n, the last one is gone */
     size_t n, at;
-    char tag;                 /* what is open: 0, '%' or '{' */
-    bool line_start;          /* the last match ended with a newline, or nothing was there yet */
-    int open;                 /* brackets */
+    char tag;        /* what is open: 0, '%' or '{' */
+    bool line_start; /* the last match ended with a newline, or nothing was there yet */
+    int open;        /* brackets */
     char brackets[JINJA_MAX_NESTING];
     /* the current token: text[from..to), for strings without their quotes */
     JToken token;

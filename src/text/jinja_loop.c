@@ -118,7 +118,8 @@ Status j_loop_attribute(JRun *r, JLoop *l, const JStr *name, JVal *out, bool *fo
     return TANE_OK;
 }
 
-static Status run_body(JEval *e, JLoop *l) {
+/* *completed: some round came to its end, without break or continue. */
+static Status run_body(JEval *e, JLoop *l, bool *completed) {
     JScope *inside;
     bool more;
     TRY_RETURN(jinja_new_scope(e, l->outside, &inside));
@@ -133,6 +134,7 @@ static Status run_body(JEval *e, JLoop *l) {
         TRY_RETURN(jinja_exec(e, l->node->list[1]));
         e->scope = l->outside;
         bool stop = e->flow == FLOW_BREAK;
+        *completed = *completed || e->flow == FLOW_ON;
         e->flow = FLOW_ON;
         if (stop) return TANE_OK;
     }
@@ -141,14 +143,15 @@ static Status run_body(JEval *e, JLoop *l) {
 Status jinja_exec_for(JEval *e, const JNode *n) {
     JVal iterable;
     JLoop *l;
+    bool completed = false;
     TRY_RETURN(jinja_eval(e, n->b, &iterable));
     TRY_RETURN(J_NEW(&e->run, &l, 1));
     *l = (JLoop){.e = e, .node = n, .outside = e->scope, .index0 = -1};
     e->run.at = n->b->at;
     TRY_RETURN(j_iter(&e->run, iterable, &l->it));
     if (n->list[0]) TRY_RETURN(jinja_new_scope(e, e->scope, &l->asking));
-    TRY_RETURN(run_body(e, l));
-    if (l->index0 >= 0 || !n->c) return TANE_OK;
+    TRY_RETURN(run_body(e, l, &completed));
+    if (completed || !n->c) return TANE_OK; /* so has Jinja2 it, where Python would ask for no break */
     JScope *scope = e->scope;
     TRY_RETURN(jinja_new_scope(e, scope, &e->scope));
     TRY_RETURN(jinja_exec(e, n->c));

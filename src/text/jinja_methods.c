@@ -1,12 +1,12 @@
-/* Methods of str, list, tuple and dict, and the attributes that Python has and tane has not. Methods that would change a
- * list or a dict are there to be refused, as the immutable sandbox does. */
+/* Methods of str, list, tuple and dict, and the attributes that Python has and tane has not. Methods that would change
+ * a list or a dict are there to be refused, as the immutable sandbox does. */
 #include <string.h>
 
 #include "text/jinja_builtins.h"
 #include "text/jinja_text.h"
 
 #define METHOD(name) static Status name(JRun *r, JVal self, const JCall *call, JVal *out)
-#define UNUSED(x) (void)(x)
+#define UNUSED(x)    (void)(x)
 
 /* ---- str -------------------------------------------------------------------------------------------------------- */
 
@@ -55,7 +55,7 @@ static Status affix(JRun *r, JVal self, const JCall *call, bool at_end, JVal *ou
     JIter it = {.items = &call->pos[0], .n = 1};
     bool found = false;
     TRY_RETURN(part(r, self.str, call, 1, &from, &to));
-    if (call->pos[0].type == J_TUPLE) TRY_RETURN(j_iter(r, call->pos[0], &it));
+    if (call->pos[0].type == J_TUPLE) TRY_RETURN(j_walk(r, call->pos[0], &it));
     for (size_t i = 0; i < it.n && !found; i++) {
         if (it.items[i].type == J_UNDEFINED) return j_fail_undefined(r, it.items[i]);
         if (it.items[i].type != J_STR)
@@ -79,11 +79,26 @@ static Status remove_affix(JRun *r, JVal self, const JCall *call, bool at_end, J
 METHOD(str_removeprefix) { return remove_affix(r, self, call, false, out); }
 METHOD(str_removesuffix) { return remove_affix(r, self, call, true, out); }
 
-METHOD(str_upper) { UNUSED(call); return text_case(r, self.str, CASE_UPPER, out); }
-METHOD(str_lower) { UNUSED(call); return text_case(r, self.str, CASE_LOWER, out); }
-METHOD(str_title) { UNUSED(call); return text_case(r, self.str, CASE_TITLE, out); }
-METHOD(str_capitalize) { UNUSED(call); return text_case(r, self.str, CASE_CAPITALIZE, out); }
-METHOD(str_swapcase) { UNUSED(call); return text_case(r, self.str, CASE_SWAP, out); }
+METHOD(str_upper) {
+    UNUSED(call);
+    return text_case(r, self.str, CASE_UPPER, out);
+}
+METHOD(str_lower) {
+    UNUSED(call);
+    return text_case(r, self.str, CASE_LOWER, out);
+}
+METHOD(str_title) {
+    UNUSED(call);
+    return text_case(r, self.str, CASE_TITLE, out);
+}
+METHOD(str_capitalize) {
+    UNUSED(call);
+    return text_case(r, self.str, CASE_CAPITALIZE, out);
+}
+METHOD(str_swapcase) {
+    UNUSED(call);
+    return text_case(r, self.str, CASE_SWAP, out);
+}
 
 METHOD(str_replace) {
     const JStr *old = NULL, *new = NULL;
@@ -180,7 +195,13 @@ METHOD(str_zfill) {
     return j_concat(r, sign.str, padded.str, out);
 }
 
-#define IS(name) METHOD(str_is##name) { UNUSED(r); UNUSED(call); *out = j_bool(text_is(self.str, #name)); return TANE_OK; }
+#define IS(name)                                                                                                       \
+    METHOD(str_is##name) {                                                                                             \
+        UNUSED(r);                                                                                                     \
+        UNUSED(call);                                                                                                  \
+        *out = j_bool(text_is(self.str, #name));                                                                       \
+        return TANE_OK;                                                                                                \
+    }
 IS(alnum)
 IS(alpha)
 IS(ascii)
@@ -246,7 +267,7 @@ static const JBuiltin str_methods[] = {
 
 METHOD(list_count) {
     int64_t n = 0;
-    TRY_RETURN(j_work(r, self.seq->n));
+    TRY_RETURN(j_work(r, ITEM_WORK * self.seq->n));
     for (size_t i = 0; i < self.seq->n; i++) {
         bool same;
         TRY_RETURN(j_equal(r, self.seq->items[i], call->pos[0], &same));
@@ -257,7 +278,7 @@ METHOD(list_count) {
 }
 
 METHOD(list_index) {
-    TRY_RETURN(j_work(r, self.seq->n));
+    TRY_RETURN(j_work(r, ITEM_WORK * self.seq->n));
     for (size_t i = 0; i < self.seq->n; i++) {
         bool same;
         TRY_RETURN(j_equal(r, self.seq->items[i], call->pos[0], &same));
@@ -267,7 +288,10 @@ METHOD(list_index) {
     return j_fail(r, TANE_EINVAL, "the value is not in the list");
 }
 
-METHOD(list_copy) { UNUSED(call); return j_list_of(r, J_LIST, self, out); }
+METHOD(list_copy) {
+    UNUSED(call);
+    return j_list_of(r, J_LIST, self, out);
+}
 
 /* A row that the sandbox refuses has this function; nobody calls it. */
 METHOD(unsafe) {
@@ -279,9 +303,9 @@ METHOD(unsafe) {
 bool jinja_is_unsafe(const JBuiltin *method) { return method->function == unsafe; }
 
 static const JBuiltin list_methods[] = {
-    {"append", 0, J_ANY, NULL, unsafe}, {"clear", 0, J_ANY, NULL, unsafe},  {"copy", 0, 0, NULL, list_copy},
-    {"count", 1, 1, NULL, list_count},  {"extend", 0, J_ANY, NULL, unsafe}, {"index", 1, 1, NULL, list_index},
-    {"insert", 0, J_ANY, NULL, unsafe}, {"pop", 0, J_ANY, NULL, unsafe},    {"remove", 0, J_ANY, NULL, unsafe},
+    {"append", 0, J_ANY, NULL, unsafe},  {"clear", 0, J_ANY, NULL, unsafe},  {"copy", 0, 0, NULL, list_copy},
+    {"count", 1, 1, NULL, list_count},   {"extend", 0, J_ANY, NULL, unsafe}, {"index", 1, 1, NULL, list_index},
+    {"insert", 0, J_ANY, NULL, unsafe},  {"pop", 0, J_ANY, NULL, unsafe},    {"remove", 0, J_ANY, NULL, unsafe},
     {"reverse", 0, J_ANY, NULL, unsafe}, {"sort", 0, J_ANY, NULL, unsafe},
 };
 static const JBuiltin tuple_methods[] = {{"count", 1, 1, NULL, list_count}, {"index", 1, 1, NULL, list_index}};
@@ -295,13 +319,22 @@ METHOD(dict_get) {
     return TANE_OK;
 }
 
-METHOD(dict_items) { UNUSED(call); return j_view(r, self.dict, 'i', out); }
-METHOD(dict_keys) { UNUSED(call); return j_view(r, self.dict, 'k', out); }
-METHOD(dict_values) { UNUSED(call); return j_view(r, self.dict, 'v', out); }
+METHOD(dict_items) {
+    UNUSED(call);
+    return j_view(r, self.dict, 'i', out);
+}
+METHOD(dict_keys) {
+    UNUSED(call);
+    return j_view(r, self.dict, 'k', out);
+}
+METHOD(dict_values) {
+    UNUSED(call);
+    return j_view(r, self.dict, 'v', out);
+}
 
 METHOD(dict_copy) {
     UNUSED(call);
-    TRY_RETURN(j_work(r, self.dict->n));
+    TRY_RETURN(j_work(r, ITEM_WORK * self.dict->n));
     TRY_RETURN(j_dict(r, self.dict->n, out));
     if (self.dict->n) memcpy(out->dict->entries, self.dict->entries, self.dict->n * sizeof(JEntry));
     out->dict->n = self.dict->n;
@@ -309,8 +342,8 @@ METHOD(dict_copy) {
 }
 
 static const JBuiltin dict_methods[] = {
-    {"clear", 0, J_ANY, NULL, unsafe},  {"copy", 0, 0, NULL, dict_copy},   {"fromkeys", 0, J_ANY, NULL, NULL},
-    {"get", 1, 2, NULL, dict_get},      {"items", 0, 0, NULL, dict_items}, {"keys", 0, 0, NULL, dict_keys},
+    {"clear", 0, J_ANY, NULL, unsafe},  {"copy", 0, 0, NULL, dict_copy},     {"fromkeys", 0, J_ANY, NULL, NULL},
+    {"get", 1, 2, NULL, dict_get},      {"items", 0, 0, NULL, dict_items},   {"keys", 0, 0, NULL, dict_keys},
     {"pop", 0, J_ANY, NULL, unsafe},    {"popitem", 0, J_ANY, NULL, unsafe}, {"setdefault", 0, J_ANY, NULL, unsafe},
     {"update", 0, J_ANY, NULL, unsafe}, {"values", 0, 0, NULL, dict_values},
 };
@@ -338,14 +371,24 @@ static const JBuiltin cycler_methods[] = {{"next", 0, 0, NULL, cycler_next}, {"r
 /* ---- numbers ---------------------------------------------------------------------------------------------------- */
 
 static const JBuiltin int_methods[] = {
-    {"as_integer_ratio", 0, 0, NULL, NULL}, {"bit_count", 0, 0, NULL, NULL},   {"bit_length", 0, 0, NULL, NULL},
-    {"conjugate", 0, 0, NULL, NULL},        {"denominator", 0, 0, NULL, NULL}, {"from_bytes", 0, J_ANY, NULL, NULL},
-    {"imag", 0, 0, NULL, NULL},             {"numerator", 0, 0, NULL, NULL},   {"real", 0, 0, NULL, NULL},
+    {"as_integer_ratio", 0, 0, NULL, NULL},
+    {"bit_count", 0, 0, NULL, NULL},
+    {"bit_length", 0, 0, NULL, NULL},
+    {"conjugate", 0, 0, NULL, NULL},
+    {"denominator", 0, 0, NULL, NULL},
+    {"from_bytes", 0, J_ANY, NULL, NULL},
+    {"imag", 0, 0, NULL, NULL},
+    {"numerator", 0, 0, NULL, NULL},
+    {"real", 0, 0, NULL, NULL},
     {"to_bytes", 0, J_ANY, NULL, NULL},
 };
 static const JBuiltin float_methods[] = {
-    {"as_integer_ratio", 0, 0, NULL, NULL}, {"conjugate", 0, 0, NULL, NULL}, {"fromhex", 0, J_ANY, NULL, NULL},
-    {"hex", 0, 0, NULL, NULL},              {"imag", 0, 0, NULL, NULL},      {"is_integer", 0, 0, NULL, NULL},
+    {"as_integer_ratio", 0, 0, NULL, NULL},
+    {"conjugate", 0, 0, NULL, NULL},
+    {"fromhex", 0, J_ANY, NULL, NULL},
+    {"hex", 0, 0, NULL, NULL},
+    {"imag", 0, 0, NULL, NULL},
+    {"is_integer", 0, 0, NULL, NULL},
     {"real", 0, 0, NULL, NULL},
 };
 

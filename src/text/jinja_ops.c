@@ -45,7 +45,8 @@ static Status power(JRun *r, int64_t base, int64_t exponent, JVal *out) {
 static Status integers(JRun *r, JOp op, int64_t a, int64_t b, JVal *out) {
     int64_t result = 0;
     bool too_large = false;
-    if (b == 0 && (op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD)) return j_fail(r, TANE_EINVAL, "division by zero");
+    if (b == 0 && (op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD))
+        return j_fail(r, TANE_EINVAL, "division by zero");
     switch (op) {
     case OP_ADD: too_large = __builtin_add_overflow(a, b, &result); break;
     case OP_SUB: too_large = __builtin_sub_overflow(a, b, &result); break;
@@ -65,7 +66,8 @@ static Status integers(JRun *r, JOp op, int64_t a, int64_t b, JVal *out) {
 
 static Status reals(JRun *r, JOp op, double a, double b, JVal *out) {
     double result = 0;
-    if (b == 0 && (op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD)) return j_fail(r, TANE_EINVAL, "division by zero");
+    if (b == 0 && (op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD))
+        return j_fail(r, TANE_EINVAL, "division by zero");
     double mod = fmod(a, b);
     bool adjust = mod != 0 && (mod < 0) != (b < 0);
     switch (op) {
@@ -82,6 +84,8 @@ static Status reals(JRun *r, JOp op, double a, double b, JVal *out) {
         if (a == 0 && b < 0) return j_fail(r, TANE_EINVAL, "0 cannot be raised to a negative power");
         if (a < 0 && b != floor(b)) return j_fail(r, TANE_EINVAL, "a negative number to a broken power is complex");
         result = pow(a, b);
+        if (isinf(result) && !isinf(a) && !isinf(b))
+            return j_fail(r, TANE_EINVAL, "the power is too large for a float");
         break;
     }
     *out = j_float(result);
@@ -179,8 +183,7 @@ static Status contains(JRun *r, JVal needle, JVal haystack, bool *out) {
     }
     if (!j_iterable(haystack))
         return j_fail(r, TANE_EINVAL, "argument of type '%s' is not iterable", j_type_name(haystack));
-    TRY_RETURN(j_iter(r, haystack, &it));
-    TRY_RETURN(j_work(r, it.n));
+    TRY_RETURN(j_walk(r, haystack, &it));
     for (size_t i = 0; i < it.n && !*out; i++) TRY_RETURN(j_equal(r, j_iter_at(&it, i), needle, out));
     return TANE_OK;
 }
@@ -202,8 +205,10 @@ Status j_compare(JRun *r, JCompare op, JVal a, JVal b, bool *out) {
     default: break;
     }
     TRY_RETURN(j_less(r, a, b, signs[op], &order));
-    *out = op == CMP_LT ? order == -1 : op == CMP_LE ? order == -1 || order == 0
-         : op == CMP_GT ? order == 1  : order == 1 || order == 0;
+    *out = op == CMP_LT   ? order == -1
+           : op == CMP_LE ? order == -1 || order == 0
+           : op == CMP_GT ? order == 1
+                          : order == 1 || order == 0;
     return TANE_OK;
 }
 
@@ -274,7 +279,8 @@ Status j_item(JRun *r, JVal object, JVal key, JVal *out) {
     if (object.type == J_UNDEFINED) return j_fail_undefined(r, object);
     bool indexed = is_list_like(object) || object.type == J_STR || object.type == J_RANGE;
     if (indexed && j_integer(key, &index)) return item_of_list(r, object, index, out);
-    if (object.type == J_DICT && key.type != J_LIST && key.type != J_DICT) TRY_RETURN(j_dict_get(r, object.dict, key, &value));
+    if (object.type == J_DICT && key.type != J_LIST && key.type != J_DICT)
+        TRY_RETURN(j_dict_get(r, object.dict, key, &value));
     if (value) {
         *out = *value;
         return TANE_OK;
@@ -316,10 +322,7 @@ Status j_slice(JRun *r, JVal object, JVal start, JVal stop, JVal step, JVal *out
     size_t count = 0;
     if (object.type == J_UNDEFINED) return j_fail_undefined(r, object);
     bool sliced = is_list_like(object) || object.type == J_STR || object.type == J_RANGE;
-    if (!sliced) { /* as in Jinja2, where a failing subscript is undefined */
-        *out = j_hint("the object cannot be sliced");
-        return TANE_OK;
-    }
+    if (!sliced) return j_fail(r, TANE_EINVAL, "'%s' object cannot be sliced", j_type_name(object));
     if (step.type != J_MISSING && step.type != J_NONE && !j_integer(step, &by))
         return j_fail(r, TANE_EINVAL, "a slice's step must be an integer or none, not '%s'", j_type_name(step));
     if (by == 0) return j_fail(r, TANE_EINVAL, "slice step cannot be zero");

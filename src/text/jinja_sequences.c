@@ -61,7 +61,7 @@ FILTER(filter_first) {
         self.seq->n--;
         return TANE_OK;
     }
-    TRY_RETURN(j_iter(r, self, &it));
+    TRY_RETURN(j_walk(r, self, &it));
     *out = it.n ? j_iter_at(&it, 0) : j_hint("No first item, sequence was empty.");
     return TANE_OK;
 }
@@ -69,8 +69,9 @@ FILTER(filter_first) {
 FILTER(filter_last) {
     JIter it;
     (void)call;
-    if (self.type == J_GENERATOR) return j_fail(r, TANE_EINVAL, "'generator' object is not reversible; use |list before |last");
-    TRY_RETURN(j_iter(r, self, &it));
+    if (self.type == J_GENERATOR)
+        return j_fail(r, TANE_EINVAL, "'generator' object is not reversible; use |list before |last");
+    TRY_RETURN(j_walk(r, self, &it));
     *out = it.n ? j_iter_at(&it, it.n - 1) : j_hint("No last item, sequence was empty.");
     return TANE_OK;
 }
@@ -96,8 +97,7 @@ FILTER(filter_reverse) {
         int64_t n = (int64_t)text_length(self.str);
         return text_slice(r, self.str, n - 1, -1, (size_t)n, out);
     }
-    TRY_RETURN(j_iter(r, self, &it));
-    TRY_RETURN(j_work(r, it.n));
+    TRY_RETURN(j_walk(r, self, &it));
     TRY_RETURN(j_seq(r, J_GENERATOR, it.n, out));
     for (size_t i = 0; i < it.n; i++) out->seq->items[i] = j_iter_at(&it, it.n - 1 - i);
     return TANE_OK;
@@ -110,7 +110,7 @@ FILTER(filter_join) {
     JIter it;
     if (j_given(call, 0)) TRY_RETURN(j_to_str(r, call->pos[0], &sep));
     if (attribute.type != J_NONE) {
-        TRY_RETURN(j_iter(r, self, &it));
+        TRY_RETURN(j_walk(r, self, &it));
         TRY_RETURN(j_seq(r, J_LIST, it.n, &items));
         for (size_t i = 0; i < it.n; i++)
             TRY_RETURN(attribute_of(r, j_iter_at(&it, i), attribute, j_none(), &items.seq->items[i]));
@@ -123,7 +123,7 @@ FILTER(filter_sum) {
     JVal item;
     *out = j_arg(call, 1, j_int(0));
     if (out->type == J_STR) return j_fail(r, TANE_EINVAL, "sum() can't sum strings; use |join");
-    TRY_RETURN(j_iter(r, self, &it));
+    TRY_RETURN(j_walk(r, self, &it));
     for (size_t i = 0; i < it.n; i++) {
         TRY_RETURN(attribute_of(r, j_iter_at(&it, i), j_arg(call, 0, j_none()), j_none(), &item));
         TRY_RETURN(j_binary(r, OP_ADD, *out, item, out));
@@ -136,7 +136,7 @@ FILTER(filter_batch) {
     int64_t n = 0;
     JIter it;
     TRY_RETURN(j_arg_int(r, call, 0, &n));
-    TRY_RETURN(j_iter(r, self, &it));
+    TRY_RETURN(j_walk(r, self, &it));
     if (n < 1) return j_fail(r, TANE_EINVAL, "batch wants rows of at least 1 item, not %lld", (long long)n);
     JVal fill = j_arg(call, 1, j_none());
     size_t rows = it.n / (size_t)n + (it.n % (size_t)n != 0);
@@ -156,9 +156,9 @@ FILTER(filter_slice) {
     int64_t n = 0;
     JIter it;
     TRY_RETURN(j_arg_int(r, call, 0, &n));
-    TRY_RETURN(j_iter(r, self, &it));
-    if (n < 1 || n > JINJA_MAX_RANGE) return j_fail(r, TANE_EINVAL, "slice wants 1 to %d parts, not %lld", JINJA_MAX_RANGE,
-                                                    (long long)n);
+    TRY_RETURN(j_walk(r, self, &it));
+    if (n < 1 || n > JINJA_MAX_RANGE)
+        return j_fail(r, TANE_EINVAL, "slice wants 1 to %d parts, not %lld", JINJA_MAX_RANGE, (long long)n);
     JVal fill = j_arg(call, 1, j_none());
     size_t each = it.n / (size_t)n, longer = it.n % (size_t)n, at = 0;
     TRY_RETURN(j_seq(r, J_GENERATOR, (size_t)n, out));
@@ -195,8 +195,9 @@ static Status sort_keyed(JRun *r, Keyed *items, Keyed *spare, size_t n, bool rev
             }
         }
         memcpy(items, spare, n * sizeof *items);
+        TRY_RETURN(j_work(r, ITEM_WORK * n));
     }
-    return j_work(r, n);
+    return TANE_OK;
 }
 
 static Status values_of(JRun *r, const Keyed *items, size_t n, JVal *out) {
@@ -252,7 +253,7 @@ FILTER(filter_sort) {
     bool reverse = j_truth(j_arg(call, 0, j_bool(false))), case_sensitive = j_truth(j_arg(call, 1, j_bool(false)));
     Keyed *items, *spare;
     JIter it;
-    TRY_RETURN(j_iter(r, self, &it));
+    TRY_RETURN(j_walk(r, self, &it));
     TRY_RETURN(J_NEW(r, &items, it.n));
     TRY_RETURN(J_NEW(r, &spare, it.n));
     for (size_t i = 0; i < it.n; i++) {
@@ -267,7 +268,7 @@ static Status extreme(JRun *r, JVal self, const JCall *call, bool most, JVal *ou
     bool case_sensitive = j_truth(j_arg(call, 0, j_bool(false)));
     JVal attribute = j_arg(call, 1, j_none()), best = j_none(), key;
     JIter it;
-    TRY_RETURN(j_iter(r, self, &it));
+    TRY_RETURN(j_walk(r, self, &it));
     *out = j_hint("No aggregated item, sequence was empty.");
     for (size_t i = 0; i < it.n; i++) {
         int order = most ? 1 : -1;
@@ -288,7 +289,7 @@ FILTER(filter_unique) {
     JVal seen, key;
     JIter it;
     size_t n = 0;
-    TRY_RETURN(j_iter(r, self, &it));
+    TRY_RETURN(j_walk(r, self, &it));
     TRY_RETURN(j_dict(r, it.n, &seen));
     TRY_RETURN(j_seq(r, J_GENERATOR, it.n, out));
     for (size_t i = 0; i < it.n; i++) {
@@ -310,7 +311,8 @@ FILTER(filter_unique) {
 static Status named_builtin(JRun *r, JVal name, bool test, const JBuiltin **out) {
     const char *kind = test ? "test" : "filter";
     if (name.type == J_UNDEFINED) return j_fail_undefined(r, name);
-    if (name.type != J_STR) return j_fail(r, TANE_EINVAL, "the name of a %s is no text but '%s'", kind, j_type_name(name));
+    if (name.type != J_STR)
+        return j_fail(r, TANE_EINVAL, "the name of a %s is no text but '%s'", kind, j_type_name(name));
     int n = (int)(name.str->n < 60 ? name.str->n : 60);
     *out = test ? jinja_find_test(name.str->data, name.str->n) : jinja_find_filter(name.str->data, name.str->n);
     if (!*out) return j_fail(r, TANE_EINVAL, "no %s named '%.*s'", kind, n, name.str->data);
@@ -324,7 +326,9 @@ static Status map_attribute(JRun *r, const JIter *it, const JCall *call, JVal *o
     for (size_t i = 0; i < call->n_named; i++) {
         if (j_str_is(call->names[i], "attribute")) attribute = call->named[i];
         else if (j_str_is(call->names[i], "default")) fallback = call->named[i];
-        else return j_fail(r, TANE_EINVAL, "the filter 'map' has no argument '%.*s'", (int)call->names[i]->n, call->names[i]->data);
+        else
+            return j_fail(r, TANE_EINVAL, "the filter 'map' has no argument '%.*s'", (int)call->names[i]->n,
+                          call->names[i]->data);
     }
     for (size_t i = 0; i < it->n; i++)
         TRY_RETURN(attribute_of(r, j_iter_at(it, i), attribute, fallback, &out->seq->items[i]));
@@ -335,7 +339,7 @@ FILTER(filter_map) {
     JIter it;
     const JBuiltin *filter;
     if (!j_truth(self)) return j_seq(r, J_GENERATOR, 0, out); /* none too */
-    TRY_RETURN(j_iter(r, self, &it));
+    TRY_RETURN(j_walk(r, self, &it));
     TRY_RETURN(j_seq(r, J_GENERATOR, it.n, out));
     bool attribute = false;
     for (size_t i = 0; i < call->n_named; i++) attribute = attribute || j_str_is(call->names[i], "attribute");
@@ -368,7 +372,7 @@ static Status choose(JRun *r, JVal self, const JCall *call, bool by_attribute, b
         inner.pos++;
         inner.n_pos--;
     }
-    TRY_RETURN(j_iter(r, self, &it));
+    TRY_RETURN(j_walk(r, self, &it));
     TRY_RETURN(j_seq(r, J_GENERATOR, it.n, out));
     for (size_t i = 0; i < it.n; i++) {
         TRY_RETURN(attribute_of(r, j_iter_at(&it, i), attribute, j_none(), &item));

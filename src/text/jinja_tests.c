@@ -46,8 +46,14 @@ static Status test_case(JRun *r, JVal self, const char *which, JVal *out) {
     *out = j_bool(text_is(s, which));
     return j_work(r, s->n);
 }
-TEST(test_lower) { (void)call; return test_case(r, self, "lower", out); }
-TEST(test_upper) { (void)call; return test_case(r, self, "upper", out); }
+TEST(test_lower) {
+    (void)call;
+    return test_case(r, self, "lower", out);
+}
+TEST(test_upper) {
+    (void)call;
+    return test_case(r, self, "upper", out);
+}
 
 /* self % n == rest */
 static Status test_rest(JRun *r, JVal self, JVal n, int64_t rest, JVal *out) {
@@ -57,8 +63,14 @@ static Status test_rest(JRun *r, JVal self, JVal n, int64_t rest, JVal *out) {
     *out = j_bool(equal);
     return TANE_OK;
 }
-TEST(test_odd) { (void)call; return test_rest(r, self, j_int(2), 1, out); }
-TEST(test_even) { (void)call; return test_rest(r, self, j_int(2), 0, out); }
+TEST(test_odd) {
+    (void)call;
+    return test_rest(r, self, j_int(2), 1, out);
+}
+TEST(test_even) {
+    (void)call;
+    return test_rest(r, self, j_int(2), 0, out);
+}
 TEST(test_divisibleby) { return test_rest(r, self, call->pos[0], 0, out); }
 
 static Status comparison(JRun *r, JCompare op, JVal self, const JCall *call, JVal *out) {
@@ -87,13 +99,21 @@ TEST(test_sameas) {
 }
 
 static Status known_name(JRun *r, JVal self, bool test, JVal *out) {
-    if (self.type != J_STR) return j_fail(r, TANE_EINVAL, "the name of a filter or test must be a text, not '%s'", j_type_name(self));
-    const JBuiltin *b = test ? jinja_find_test(self.str->data, self.str->n) : jinja_find_filter(self.str->data, self.str->n);
+    if (self.type != J_STR)
+        return j_fail(r, TANE_EINVAL, "the name of a filter or test must be a text, not '%s'", j_type_name(self));
+    const JBuiltin *b = test ? jinja_find_test(self.str->data, self.str->n)
+                             : jinja_find_filter(self.str->data, self.str->n);
     *out = j_bool(b != NULL);
     return TANE_OK;
 }
-TEST(test_filter) { (void)call; return known_name(r, self, false, out); }
-TEST(test_test) { (void)call; return known_name(r, self, true, out); }
+TEST(test_filter) {
+    (void)call;
+    return known_name(r, self, false, out);
+}
+TEST(test_test) {
+    (void)call;
+    return known_name(r, self, true, out);
+}
 
 /* In the order of the alphabet (of ASCII, for the signs). */
 static const JBuiltin tests[] = {

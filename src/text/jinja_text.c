@@ -140,8 +140,7 @@ static Status list_of_parts(JRun *r, Parts *parts, bool backwards, JVal *out) {
 static Status split_space(JRun *r, const JStr *s, int64_t most, Parts *parts) {
     size_t at = text_space_before(s->data, s->n);
     while (at < s->n) {
-        if (most >= 0 && (int64_t)parts->n == most)
-            return add_part(r, parts, s, at, s->n - text_space_behind(s->data, s->n));
+        if (most >= 0 && (int64_t)parts->n == most) return add_part(r, parts, s, at, s->n);
         size_t end = at;
         while (end < s->n && !text_is_space(code_at(s->data + end, s->n - end))) end += text_char(s->data + end);
         TRY_RETURN(add_part(r, parts, s, at, end));
@@ -153,8 +152,7 @@ static Status split_space(JRun *r, const JStr *s, int64_t most, Parts *parts) {
 static Status rsplit_space(JRun *r, const JStr *s, int64_t most, Parts *parts) {
     size_t end = s->n - text_space_behind(s->data, s->n);
     while (end > 0) {
-        if (most >= 0 && (int64_t)parts->n == most)
-            return add_part(r, parts, s, text_space_before(s->data, end), end);
+        if (most >= 0 && (int64_t)parts->n == most) return add_part(r, parts, s, 0, end);
         size_t at = end;
         while (at > 0) {
             size_t previous = before(s->data, at);
@@ -194,8 +192,8 @@ Status text_split_lines(JRun *r, const JStr *s, bool keep_ends, JVal *out) {
     for (size_t from = 0; from < s->n;) {
         size_t end = from, len = 0;
         while (end < s->n && !is_line_end(code_at(s->data + end, s->n - end))) end += text_char(s->data + end);
-        if (end < s->n) len = s->data[end] == '\r' && end + 1 < s->n && s->data[end + 1] == '\n' ? 2
-                                                                                              : text_char(s->data + end);
+        if (end < s->n)
+            len = s->data[end] == '\r' && end + 1 < s->n && s->data[end + 1] == '\n' ? 2 : text_char(s->data + end);
         TRY_RETURN(add_part(r, &parts, s, from, keep_ends ? end + len : end));
         from = end + len;
     }
@@ -259,7 +257,7 @@ Status text_replace(JRun *r, const JStr *s, const JStr *old, const JStr *new, in
 Status text_join(JRun *r, const JStr *sep, JVal items, bool strings_only, JVal *out) {
     JIter it;
     JBuilder b = {0};
-    TRY_RETURN(j_iter(r, items, &it));
+    TRY_RETURN(j_walk(r, items, &it));
     for (size_t i = 0; i < it.n; i++) {
         JVal item = j_iter_at(&it, i);
         if (strings_only && item.type != J_STR)
@@ -286,8 +284,7 @@ Status text_pad(JRun *r, const JStr *s, int64_t width, const JStr *fill, char si
     static const JStr space = {.data = " ", .n = 1};
     JBuilder b = {0};
     if (!fill) fill = &space;
-    if (text_length(fill) != 1)
-        return j_fail(r, TANE_EINVAL, "The fill character must be exactly one character long");
+    if (text_length(fill) != 1) return j_fail(r, TANE_EINVAL, "The fill character must be exactly one character long");
     int64_t n = (int64_t)text_length(s), extra = width > n ? width - n : 0;
     if (extra > (int64_t)r->memory) return j_fail(r, TANE_EINVAL, "a width of %lld is too much", (long long)width);
     /* Python puts the odd one of "center" on the left when the width is odd. */
@@ -308,8 +305,12 @@ Status text_escape(JRun *r, const JStr *s, JVal *out) {
     }
     for (size_t i = 0; i < s->n; i++) {
         char c = s->data[i];
-        const char *entity = c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '"' ? "&#34;"
-                           : c == '\'' ? "&#39;" : NULL;
+        const char *entity = c == '&'    ? "&amp;"
+                             : c == '<'  ? "&lt;"
+                             : c == '>'  ? "&gt;"
+                             : c == '"'  ? "&#34;"
+                             : c == '\'' ? "&#39;"
+                                         : NULL;
         if (entity) TRY_RETURN(jb_add(r, &b, entity, strlen(entity), j_mark_at(s, i)));
         else TRY_RETURN(jb_add_part(r, &b, s, i, i + 1));
     }
@@ -459,8 +460,8 @@ bool text_is(const JStr *s, const char *what) {
     static const struct {
         const char *name;
         bool (*test)(uint32_t code);
-    } tests[] = {{"alpha", is_letter},     {"digit", is_decimal},  {"decimal", is_decimal}, {"numeric", is_numeric},
-                 {"alnum", is_alnum}, {"space", text_is_space}, {"ascii", is_ascii}};
+    } tests[] = {{"alpha", is_letter}, {"digit", is_decimal},    {"decimal", is_decimal}, {"numeric", is_numeric},
+                 {"alnum", is_alnum},  {"space", text_is_space}, {"ascii", is_ascii}};
     if (!strcmp(what, "upper") || !strcmp(what, "lower")) return is_all_case(s, *what == 'u');
     for (size_t k = 0; k < sizeof tests / sizeof *tests; k++) {
         if (strcmp(what, tests[k].name)) continue;

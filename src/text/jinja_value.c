@@ -78,7 +78,7 @@ Status j_dict_set(JRun *r, JDict *dict, JVal key, JVal value) {
 }
 
 Status j_view(JRun *r, const JDict *dict, int what, JVal *out) {
-    TRY_RETURN(j_work(r, 16 * dict->n));
+    TRY_RETURN(j_work(r, ITEM_WORK * dict->n));
     TRY_RETURN(j_seq(r, J_VIEW, dict->n, out));
     out->seq->title = what == 'k' ? "dict_keys" : what == 'v' ? "dict_values" : "dict_items";
     for (size_t i = 0; i < dict->n; i++) {
@@ -119,9 +119,7 @@ static Status from_json(JRun *r, const json_t *json, uint8_t mark, int depth, JV
     case JSON_NULL: *out = j_none(); return TANE_OK;
     case JSON_ARRAY:
         TRY_RETURN(j_seq(r, J_LIST, json_array_size(json), out));
-        json_array_foreach(json, i, value) {
-            TRY_RETURN(from_json(r, value, mark, depth + 1, &out->seq->items[i]));
-        }
+        json_array_foreach(json, i, value) { TRY_RETURN(from_json(r, value, mark, depth + 1, &out->seq->items[i])); }
         return TANE_OK;
     case JSON_OBJECT:
         TRY_RETURN(j_dict(r, json_object_size(json), out));
@@ -173,8 +171,7 @@ Status j_fail_undefined(JRun *r, JVal v) {
     switch ((JLack)v.lack) {
     case LACK_HINT: return j_fail(r, TANE_EINVAL, "%s", v.hint);
     case LACK_NAME: return j_fail(r, TANE_EINVAL, "'%.*s' is undefined", (int)v.str->n, v.str->data);
-    case LACK_ELEMENT:
-        return j_fail(r, TANE_EINVAL, "%s%s has no element %lld", owner, object, (long long)v.integer);
+    case LACK_ELEMENT: return j_fail(r, TANE_EINVAL, "%s%s has no element %lld", owner, object, (long long)v.integer);
     case LACK_UNSAFE:
         return j_fail(r, TANE_EINVAL, "access to attribute '%.*s' of '%s' object is unsafe: templates change nothing",
                       (int)v.str->n, v.str->data, owner);
@@ -273,7 +270,7 @@ static Status equal(JRun *r, JVal a, JVal b, int depth, bool *out) {
         return TANE_OK;
     }
     *out = a.seq->n == b.seq->n;
-    TRY_RETURN(j_work(r, a.seq->n));
+    if (*out) TRY_RETURN(j_work(r, ITEM_WORK * a.seq->n));
     for (size_t i = 0; *out && i < a.seq->n; i++)
         TRY_RETURN(equal(r, a.seq->items[i], b.seq->items[i], depth + 1, out));
     return TANE_OK;
@@ -299,7 +296,7 @@ static Status less(JRun *r, JVal a, JVal b, const char *op, int depth, int *orde
     if (!is_list_like(a) || a.type != b.type)
         return j_fail(r, TANE_EINVAL, "'%s' is not possible between '%s' and '%s'", op, j_type_name(a), j_type_name(b));
     size_t n = a.seq->n < b.seq->n ? a.seq->n : b.seq->n;
-    TRY_RETURN(j_work(r, n));
+    TRY_RETURN(j_work(r, ITEM_WORK * n));
     for (size_t i = 0; i < n; i++) {
         bool same;
         TRY_RETURN(equal(r, a.seq->items[i], b.seq->items[i], depth + 1, &same));
@@ -320,7 +317,7 @@ static Status check_key(JRun *r, JVal key) {
 Status j_dict_get(JRun *r, const JDict *dict, JVal key, const JVal **out) {
     *out = NULL;
     TRY_RETURN(check_key(r, key));
-    TRY_RETURN(j_work(r, 4 * dict->n));
+    TRY_RETURN(j_work(r, 8 * dict->n));
     if (key.type == J_STR) {
         *out = j_dict_find(dict, key.str->data, key.str->n);
         return TANE_OK;
@@ -364,11 +361,12 @@ bool j_iterable(JVal v) {
 static Status characters(JRun *r, const JStr *s, JIter *it) {
     size_t n = text_length(s), at = 0;
     JVal *items;
-    TRY_RETURN(j_work(r, 8 * s->n));
+    TRY_RETURN(j_work(r, ITEM_WORK * s->n));
     TRY_RETURN(J_NEW(r, &items, n));
     for (size_t i = 0; i < n; i++) {
         size_t len = text_char(s->data + at);
         TRY_RETURN(j_part(r, s, at, at + len, &items[i]));
+        ((JStr *)(uintptr_t)items[i].str)->markup = false;
         at += len;
     }
     *it = (JIter){.items = items, .n = n};
@@ -399,10 +397,14 @@ Status j_iter(JRun *r, JVal v, JIter *it) {
     }
 }
 
+Status j_walk(JRun *r, JVal v, JIter *it) {
+    TRY_RETURN(j_iter(r, v, it));
+    return j_work(r, ITEM_WORK * it->n);
+}
+
 Status j_list_of(JRun *r, JType type, JVal v, JVal *out) {
     JIter it;
-    TRY_RETURN(j_iter(r, v, &it));
-    TRY_RETURN(j_work(r, it.n));
+    TRY_RETURN(j_walk(r, v, &it));
     TRY_RETURN(j_seq(r, type, it.n, out));
     for (size_t i = 0; i < it.n; i++) out->seq->items[i] = j_iter_at(&it, i);
     return TANE_OK;
@@ -411,9 +413,7 @@ Status j_list_of(JRun *r, JType type, JVal v, JVal *out) {
 Status j_length(JRun *r, JVal v, int64_t *out) {
     switch ((JType)v.type) {
     case J_UNDEFINED: *out = 0; return TANE_OK;
-    case J_STR:
-        *out = (int64_t)text_length(v.str);
-        return j_work(r, v.str->n);
+    case J_STR: *out = (int64_t)text_length(v.str); return j_work(r, v.str->n);
     case J_DICT: *out = (int64_t)v.dict->n; return TANE_OK;
     case J_LIST:
     case J_TUPLE:
@@ -442,9 +442,10 @@ static Status reserve(JRun *r, JBuilder *b, size_t extra) {
 }
 
 Status jb_add(JRun *r, JBuilder *b, const char *text, size_t n, uint8_t mark) {
+    if (!n) return TANE_OK;
     TRY_RETURN(j_work(r, n));
     TRY_RETURN(reserve(r, b, n));
-    if (n) memcpy(b->text + b->n, text, n);
+    memcpy(b->text + b->n, text, n);
     memset(b->marks + b->n, mark, n);
     b->n += n;
     return TANE_OK;
@@ -587,9 +588,7 @@ static Status add_repr(JRun *r, JBuilder *b, JVal v, int depth) {
         return jb_printf(r, b, ")");
     case J_LIST: return add_items(r, b, v, "[", "]", depth);
     case J_TUPLE: return add_items(r, b, v, "(", v.seq->n == 1 ? ",)" : ")", depth);
-    case J_VIEW:
-        TRY_RETURN(jb_printf(r, b, "%s", v.seq->title));
-        return add_items(r, b, v, "([", "])", depth);
+    case J_VIEW: TRY_RETURN(jb_printf(r, b, "%s", v.seq->title)); return add_items(r, b, v, "([", "])", depth);
     case J_RANGE: return add_range_repr(r, b, v.seq);
     case J_DICT: return add_dict_repr(r, b, v.dict, depth);
     case J_NAMESPACE:

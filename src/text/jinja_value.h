@@ -54,12 +54,12 @@ typedef struct JVal {
         double real;
         const JStr *str; /* J_STR; LACK_NAME, LACK_ATTRIBUTE, LACK_UNSAFE */
         const char *hint;
-        JSeq *seq;       /* J_LIST, J_TUPLE, J_GENERATOR, J_VIEW, J_RANGE */
-        JDict *dict;     /* J_DICT, J_NAMESPACE */
+        JSeq *seq;   /* J_LIST, J_TUPLE, J_GENERATOR, J_VIEW, J_RANGE */
+        JDict *dict; /* J_DICT, J_NAMESPACE */
         JLoop *loop;
         JMacro *macro;
         JMethod *method;
-        JTurn *turn;     /* J_CYCLER, J_JOINER */
+        JTurn *turn; /* J_CYCLER, J_JOINER */
         const JBuiltin *builtin;
     };
 } JVal;
@@ -68,9 +68,9 @@ struct JStr {
     const char *data;     /* (n), valid UTF-8, not terminated */
     const uint8_t *marks; /* (n), NULL: every byte has `mark` */
     size_t n;
-    JBuilder *tail;       /* where the bytes lie when more may be appended to them in place, or NULL */
+    JBuilder *tail; /* where the bytes lie when more may be appended to them in place, or NULL */
     uint8_t mark;
-    bool markup;          /* markupsafe's Markup, which |safe and |escape give: `+` escapes the other side */
+    bool markup; /* markupsafe's Markup, which |safe and |escape give: `+` escapes the other side */
 };
 
 struct JSeq {
@@ -101,11 +101,11 @@ struct JTurn { /* of a cycler; a joiner's separator is its only item */
 typedef struct JRun {
     Arena arena;
     const JinjaTemplate *t;
-    size_t memory;  /* bytes that the arena may take */
-    int64_t steps;  /* left */
-    int64_t work;   /* left */
+    size_t memory; /* bytes that the arena may take */
+    int64_t steps; /* left */
+    int64_t work;  /* left */
     int64_t now;
-    uint32_t at;    /* place in the source, for errors */
+    uint32_t at; /* place in the source, for errors */
     int depth;
 } JRun;
 
@@ -114,6 +114,7 @@ Status j_fail(const JRun *r, Status code, const char *fmt, ...) __attribute__((f
 Status j_alloc(JRun *r, void **out, size_t n, size_t size);
 #define J_NEW(r, ptr, n) j_alloc((r), (void **)(ptr), (n), sizeof **(ptr))
 Status j_work(JRun *r, size_t bytes); /* takes them from the budget */
+enum { ITEM_WORK = 32 };              /* what looking at an item of a list or dict counts for */
 
 /* ---- making values */
 static inline JVal j_none(void) { return (JVal){.type = J_NONE}; }
@@ -125,18 +126,18 @@ static inline JVal j_hint(const char *hint) { return (JVal){.type = J_UNDEFINED,
 Status j_text(JRun *r, const char *text, size_t n, uint8_t mark, JVal *out); /* borrows the bytes */
 Status j_seq(JRun *r, JType type, size_t n, JVal *out);                      /* items all J_MISSING */
 Status j_dict(JRun *r, size_t cap, JVal *out);
-Status j_dict_set(JRun *r, JDict *dict, JVal key, JVal value);               /* replaces; unhashable keys are refused */
-Status j_view(JRun *r, const JDict *dict, int what, JVal *out);              /* 'k', 'v', 'i' */
+Status j_dict_set(JRun *r, JDict *dict, JVal key, JVal value);  /* replaces; unhashable keys are refused */
+Status j_view(JRun *r, const JDict *dict, int what, JVal *out); /* 'k', 'v', 'i' */
 /* The tree of a JSON value, its strings borrowed; *input grows by the bytes that it has. */
 Status j_from_json(JRun *r, const json_t *json, uint8_t mark, JVal *out);
 
 /* ---- reading values */
 const char *j_type_name(JVal v); /* "str", "dict", "NoneType": Python's */
 bool j_truth(JVal v);
-bool j_number(JVal v, double *out); /* bool, int, float */
+bool j_number(JVal v, double *out);   /* bool, int, float */
 bool j_integer(JVal v, int64_t *out); /* bool, int */
 Status j_equal(JRun *r, JVal a, JVal b, bool *out);
-Status j_less(JRun *r, JVal a, JVal b, const char *op, int *order); /* *order: <0, 0, >0, 2: unordered (NaN) */
+Status j_less(JRun *r, JVal a, JVal b, const char *op, int *order);        /* *order: <0, 0, >0, 2: unordered (NaN) */
 Status j_dict_get(JRun *r, const JDict *dict, JVal key, const JVal **out); /* NULL when it is not there */
 const JVal *j_dict_find(const JDict *dict, const char *key, size_t n);
 bool j_str_is(const JStr *s, const char *text);
@@ -150,6 +151,7 @@ typedef struct JIter {
     int64_t start, step;
 } JIter;
 Status j_iter(JRun *r, JVal v, JIter *it); /* an error for what cannot be walked */
+Status j_walk(JRun *r, JVal v, JIter *it); /* the same for somebody who walks it all: takes that work from the budget */
 bool j_iterable(JVal v);
 static inline JVal j_iter_at(const JIter *it, size_t i) {
     return it->items ? it->items[i] : j_int(it->start + (int64_t)i * it->step);

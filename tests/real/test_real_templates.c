@@ -28,7 +28,8 @@ static bool is_sum(const json_t *expected, const char *text, size_t n) {
     return !strcmp(sum, json_string_value(expected));
 }
 
-static void compare(Tally *tally, const char *name, const json_t *c, const json_t *expected, Status st, const ChatText *out) {
+static void compare(Tally *tally, const char *name, const json_t *c, const json_t *expected, Status st,
+                    const ChatText *out) {
     const json_t *text = json_object_get(expected, "text"), *mask = json_object_get(expected, "mask");
     const json_t *words = json_object_get(expected, "raise");
     const char *rendered = out->text.text ? out->text.text : "";
@@ -51,7 +52,8 @@ static void compare(Tally *tally, const char *name, const json_t *c, const json_
     str_free(&bits);
 }
 
-static void render_all(Tally *tally, const char *name, const char *source, size_t n, const json_t *cases, const json_t *results) {
+static void render_all(Tally *tally, const char *name, const char *source, size_t n, const json_t *cases,
+                       const json_t *results) {
     ChatTemplate *t;
     Status parsed = chat_template_new(&t, name, source, n, CHAT_BOS, CHAT_EOS, CHAT_PAD, CHAT_UNK);
     for (size_t i = 0; i < json_array_size(results); i++) {

@@ -88,6 +88,13 @@ static Status get_double(Reading *r, const char *ending, bool required, double *
     return TANE_OK;
 }
 
+/* Of a norm: 0 would divide by 0 somewhere. */
+static Status get_epsilon(Reading *r, const char *ending, double *out) {
+    TRY_RETURN(get_double(r, ending, true, out));
+    if (*out > 0) return TANE_OK;
+    return FAIL(TANE_EFORMAT, "%s: the key \"%s\" is %g; it must be positive", r->path, r->key, *out);
+}
+
 /* ---- config.json ---- */
 
 /* Takes the value over. */
@@ -324,9 +331,9 @@ static Status read_rope(Reading *r, json_t *p) {
     if (width % 2)
         return FAIL(TANE_EFORMAT, "%s: the key \"%s\" is %lld; it must be even", r->path, r->key, (long long)width);
     put(r, p, "rope_theta", json_real(theta));
-    /* So that head_dim times it, rounded down, is width again. */
-    if (width != r->head_dim)
-        put(r, p, "partial_rotary_factor", json_real(nextafter((double)width / (double)r->head_dim, 1)));
+    double share = (double)width / (double)r->head_dim;
+    if ((int64_t)((double)r->head_dim * share) < width) share = nextafter(share, 1); /* config.json's is rounded down */
+    if (width != r->head_dim) put(r, p, "partial_rotary_factor", json_real(share));
     TRY_RETURN(rope_type(r, &type));
     return read_scaling(r, p, type, theta, width);
 }
@@ -399,7 +406,9 @@ static Status read_gemma(Reading *r) {
         scalar = 1 / (scale * scale);
         if (fabs(scalar - round(scalar)) < 1e-5 * scalar) scalar = round(scalar); /* the scale is a float */
     }
-    put_real(r, "query_pre_attn_scalar", scalar);
+    /* transformers takes no 256.0 here. */
+    put(r, r->json, "query_pre_attn_scalar",
+        scalar == round(scalar) ? json_integer((json_int_t)scalar) : json_real(scalar));
     TRY_RETURN(get_double(r, "attn_logit_softcapping", false, &attention_cap));
     TRY_RETURN(get_double(r, "final_logit_softcapping", false, &logit_cap));
     put(r, r->json, "attn_logit_softcapping", attention_cap > 0 ? json_real(attention_cap) : json_null());
@@ -460,7 +469,7 @@ static Status read_gpt2(Reading *r) {
     if (r->head_dim * r->heads != r->width)
         return FAIL(TANE_EFORMAT, "%s: %lld heads of %lld are not GPT-2's width %lld", r->path, (long long)r->heads,
                     (long long)r->head_dim, (long long)r->width);
-    TRY_RETURN(get_double(r, "attention.layer_norm_epsilon", true, &epsilon));
+    TRY_RETURN(get_epsilon(r, "attention.layer_norm_epsilon", &epsilon));
     put_int(r, "n_positions", r->context);
     put_int(r, "n_embd", r->width);
     put_int(r, "n_layer", r->layers);
@@ -481,7 +490,7 @@ static Status read_decoder(Reading *r) {
     double epsilon = 1e-6;
     TRY_RETURN(get_int(r, "feed_forward_length", true, 1, 1048576, &ffn));
     TRY_RETURN(get_int(r, "attention.head_count_kv", false, 1, 1024, &kv_heads));
-    TRY_RETURN(get_double(r, "attention.layer_norm_rms_epsilon", true, &epsilon));
+    TRY_RETURN(get_epsilon(r, "attention.layer_norm_rms_epsilon", &epsilon));
     put_int(r, "hidden_size", r->width);
     put_int(r, "intermediate_size", ffn);
     put_int(r, "num_hidden_layers", r->layers);

@@ -46,13 +46,16 @@ static inline json_t *gemma_scalar(const ModelConfig *c) {
 }
 
 static inline Status gemma_write(const ModelConfig *c, json_t *json) {
+    /* The same function under the name that Gemma's files have. */
+    const char *activation =
+        c->activation == ACTIVATION_GELU_TANH ? "gelu_pytorch_tanh" : activation_to_name(c->activation);
     TRY_RETURN(decoder_write(c, json, "hidden_activation"));
-    return config_add(json, json_pack("{s:b, s:o, s:o, s:o, s:o, s:o, s:s}", "attention_bias", c->qkv_bias,
+    return config_add(json, json_pack("{s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:s}", "hidden_activation", activation, "attention_bias", c->qkv_bias,
                                       "query_pre_attn_scalar", gemma_scalar(c),
                                       "attn_logit_softcapping", gemma_softcap(c->attention_softcap),
                                       "final_logit_softcapping", gemma_softcap(c->logit_softcap), "sliding_window",
                                       decoder_window(c), "layer_types", decoder_layer_types(c), "hidden_act",
-                                      activation_to_name(c->activation)));
+                                      activation));
 }
 
 /* hidden_act stands in files beside hidden_activation, which is the one that counts. */

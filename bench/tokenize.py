@@ -7,7 +7,7 @@ Without --ranks a vocabulary of 32,000 tokens is trained on the text (by tokeniz
 ranks, tokenizers and tane as one tokenizer.json. --text ja makes Japanese text: a chain of characters, each drawn by the
 two before it, learned from README.ja.md.
 
-Prints MB/s (median round, slowest, fastest) and tane's ratio to each peer; ids are compared, all of them.
+Prints MB per CPU second (median round, slowest, fastest) and tane's ratio to each peer; ids are compared, all of them.
 """
 import argparse
 import base64
@@ -142,9 +142,9 @@ def tane_rounds(args, rows, tokenizer, text_path, ids_path):
 
 
 def timed(row, encode, docs, n):
-    start = time.perf_counter()
+    start = time.process_time()
     ids = encode(docs)
-    row.rates.append(n / (time.perf_counter() - start) / 1e6)
+    row.rates.append(n / (time.process_time() - start) / 1e6)
     row.ids = ids
 
 
@@ -172,7 +172,7 @@ def compare(text_name, text, args, folder):
                   lambda d: [i for e in hf.encode_batch_fast(d, add_special_tokens=False) for i in e.ids], docs, n)
             timed(contestants["tokenizers, whole text"],
                   lambda d: hf.encode_batch_fast(["".join(d)], add_special_tokens=False)[0].ids, docs, n)
-    print(f"{text_name}: {n / 1e6:.1f} MB, {len(docs)} documents, {len(ranks)} tokens, {len(own)} ids; MB/s "
+    print(f"{text_name}: {n / 1e6:.1f} MB, {len(docs)} documents, {len(ranks)} tokens, {len(own)} ids; MB per CPU second "
           f"(slowest..fastest), tane's ratio")
     for row in tane:
         row.show(None)

@@ -392,6 +392,19 @@ static const JBuiltin float_methods[] = {
     {"real", 0, 0, NULL, NULL},
 };
 
+/* ---- things that have attributes and no use in templates --------------------------------------------------------- */
+
+static const JBuiltin range_methods[] = {
+    {"count", 0, J_ANY, NULL, NULL}, {"index", 0, J_ANY, NULL, NULL}, {"start", 0, J_ANY, NULL, NULL},
+    {"step", 0, J_ANY, NULL, NULL},  {"stop", 0, J_ANY, NULL, NULL},
+};
+static const JBuiltin view_methods[] = {{"isdisjoint", 0, J_ANY, NULL, NULL}, {"mapping", 0, J_ANY, NULL, NULL}};
+static const JBuiltin macro_methods[] = {
+    {"arguments", 0, J_ANY, NULL, NULL},       {"caller", 0, J_ANY, NULL, NULL},
+    {"catch_kwargs", 0, J_ANY, NULL, NULL},    {"catch_varargs", 0, J_ANY, NULL, NULL},
+    {"explicit_caller", 0, J_ANY, NULL, NULL}, {"name", 0, J_ANY, NULL, NULL},
+};
+
 /* ---- looking up ------------------------------------------------------------------------------------------------- */
 
 #define FIND(rows) jinja_find_row(rows, sizeof(rows) / sizeof *(rows), name, n)
@@ -403,6 +416,9 @@ const JBuiltin *jinja_find_method(JType type, const char *name, size_t n) {
     case J_TUPLE: return FIND(tuple_methods);
     case J_DICT: return FIND(dict_methods);
     case J_CYCLER: return FIND(cycler_methods);
+    case J_RANGE: return FIND(range_methods);
+    case J_VIEW: return FIND(view_methods);
+    case J_MACRO: return FIND(macro_methods);
     case J_BOOL:
     case J_INT: return FIND(int_methods);
     case J_FLOAT: return FIND(float_methods);

@@ -268,7 +268,7 @@ static Status item_of_list(JRun *r, JVal object, int64_t index, JVal *out) {
         return TANE_OK;
     }
     if (object.type == J_STR) return text_slice(r, object.str, i, 1, 1, out);
-    *out = object.seq->items ? object.seq->items[i] : j_int(object.seq->start + i * object.seq->step);
+    *out = object.seq->items ? object.seq->items[i] : j_range_at(object.seq->start, object.seq->step, (size_t)i);
     return TANE_OK;
 }
 
@@ -336,9 +336,11 @@ Status j_slice(JRun *r, JVal object, JVal start, JVal stop, JVal step, JVal *out
     seq->n = count;
     if (object.type == J_RANGE) {
         const JSeq *from = object.seq;
+        int64_t span;
+        seq->start = j_range_at(from->start, from->step, (size_t)first).integer;
         if (__builtin_mul_overflow(from->step, by, &seq->step) ||
-            __builtin_add_overflow(from->start, first * from->step, &seq->start) ||
-            __builtin_add_overflow(seq->start, (int64_t)count * seq->step, &seq->stop))
+            __builtin_mul_overflow(seq->step, (int64_t)count, &span) ||
+            __builtin_add_overflow(seq->start, span, &seq->stop))
             return overflow(r);
         return TANE_OK;
     }

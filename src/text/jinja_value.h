@@ -153,8 +153,12 @@ typedef struct JIter {
 Status j_iter(JRun *r, JVal v, JIter *it); /* an error for what cannot be walked */
 Status j_walk(JRun *r, JVal v, JIter *it); /* the same for somebody who walks it all: takes that work from the budget */
 bool j_iterable(JVal v);
+/* Item i of a range. The product alone may not fit, the sum does: so it is reckoned modulo 2^64. */
+static inline JVal j_range_at(int64_t start, int64_t step, size_t i) {
+    return j_int((int64_t)((uint64_t)start + (uint64_t)i * (uint64_t)step));
+}
 static inline JVal j_iter_at(const JIter *it, size_t i) {
-    return it->items ? it->items[i] : j_int(it->start + (int64_t)i * it->step);
+    return it->items ? it->items[i] : j_range_at(it->start, it->step, i);
 }
 Status j_list_of(JRun *r, JType type, JVal v, JVal *out); /* a new list or tuple of what v gives */
 Status j_length(JRun *r, JVal v, int64_t *out);

@@ -159,6 +159,52 @@ out:
     return st;
 }
 
+/* What a reader that knows only some keys does: values as trees, numbers, and the rest skipped. */
+static Status read_known(const char *text, double *number, json_t **tree) {
+    JsonReader r;
+    Status st = TANE_OK;
+    const char *key;
+    size_t n;
+    bool more;
+    json_reader_init(&r, "t", text, strlen(text));
+    TRY(json_begin(&r, '{'));
+    for (;;) {
+        TRY(json_more(&r, '}', &more));
+        if (!more) break;
+        TRY(json_next_key(&r, &key, &n));
+        if (strcmp(key, "number") == 0) TRY(json_next_double(&r, number));
+        else if (strcmp(key, "tree") == 0) TRY(json_next_value(&r, tree));
+        else TRY(json_skip(&r));
+    }
+    TRY(json_end(&r));
+out:
+    json_reader_free(&r);
+    return st;
+}
+
+static void values_are_taken_whole_or_skipped(void **state) {
+    (void)state;
+    double number = 0;
+    json_t *tree = NULL;
+    assert_ok(read_known("{\"x\": {\"a\": [1, [], {}, {\"b\": \"}\"}], \"c\": null}, \"number\": -2.5e1, \"y\": [[[1]]], "
+                         "\"tree\": [1, {\"a\": \"b\"}], \"z\": \"]\"}", &number, &tree));
+    assert_true(number == -25);
+    assert_int_equal(json_array_size(tree), 2);
+    json_decref(tree);
+    assert_error(read_known("{\"x\": [1, 2}", &number, &tree), TANE_EFORMAT, "t:1:12: expected ',' or ']', found '}'");
+    assert_error(read_known("{\"x\": [1,]}", &number, &tree), TANE_EFORMAT, "remove this comma");
+    assert_error(read_known("{\"x\": {1: 2}}", &number, &tree), TANE_EFORMAT, "expected a key in double quotes");
+    assert_error(read_known("{\"x\": nul}", &number, &tree), TANE_EFORMAT, "nul is not a JSON value");
+    assert_error(read_known("{\"number\": \"1\"}", &number, &tree), TANE_EFORMAT, "expected a number, found '\"'");
+    assert_error(read_known("{\"tree\": [1, x]}", &number, &tree), TANE_EFORMAT, "x is not a JSON value");
+    assert_null(tree);
+    Str deep = {0};
+    assert_ok(str_printf(&deep, "{\"x\": "));
+    for (int i = 0; i < 100000; i++) assert_ok(str_add(&deep, "[", 1));
+    assert_error(read_known(deep.text, &number, &tree), TANE_EFORMAT, "nested deeper than 512 levels");
+    str_free(&deep);
+}
+
 static void the_reader_checks_each_step(void **state) {
     (void)state;
     Str out = {0};
@@ -285,7 +331,7 @@ int main(void) {
         TEST(values_are_read_and_written), TEST(strings_are_decoded),         TEST(reals_survive),
         TEST(errors_name_the_place),       TEST(a_nul_byte_is_no_end),        TEST(deep_nesting_is_refused),
         TEST(files_are_read_and_written),  TEST(members_are_checked),         TEST(invalid_text_is_not_written),
-        TEST(the_reader_checks_each_step), TEST(every_allocation_may_fail),
+        TEST(the_reader_checks_each_step), TEST(every_allocation_may_fail),   TEST(values_are_taken_whole_or_skipped),
     };
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
-/* Tokenizers from tokenizer.json and tiktoken ranks: the ids and texts of Hugging Face's tokenizers for the pipelines of all
- * families, byte offsets, special tokens, folders with their small files, saving, and every way a file can be wrong.
- * Golden files: tools/golden/tokenizer_json.py. */
+/* Tokenizers from tokenizer.json and tiktoken ranks: the ids and texts of Hugging Face's tokenizers for the pipelines
+ * of all families, byte offsets, special tokens, folders with their small files, saving, and every way a file can be
+ * wrong. Golden files: tools/golden/tokenizer_json.py. */
 #include "support.h"
 
 #include <stdio.h>
@@ -10,9 +10,9 @@
 #include "base/rng.h"
 #include "text/tokenizer_spec.h"
 
-static const char *const families[] = {"gpt2",   "roberta", "llama3", "tekken",     "qwen2", "deepseek",
-                                       "smollm", "llama2",  "mistral", "phi3",      "no_fallback", "gemma",
-                                       "t5",     "albert",  "bert",   "bert_cased", "steps", "byte_normalizer"};
+static const char *const families[] = {"gpt2",   "roberta", "llama3",  "tekken",     "qwen2",       "deepseek",
+                                       "smollm", "llama2",  "mistral", "phi3",       "no_fallback", "gemma",
+                                       "t5",     "albert",  "bert",    "bert_cased", "steps",       "byte_normalizer"};
 enum { FAMILIES = sizeof families / sizeof *families };
 
 /* ---- helpers ---- */
@@ -71,7 +71,8 @@ static void assert_same_lists(const TokenList *a, const TokenList *b) {
     if (a->n) assert_memory_equal(a->ids, b->ids, a->n * sizeof *a->ids);
 }
 
-static void assert_text(const Tokenizer *tok, const TokenList *list, bool special, const char *expected, const char *what) {
+static void assert_text(const Tokenizer *tok, const TokenList *list, bool special, const char *expected,
+                        const char *what) {
     Str out = {0};
     assert_ok(tokenizer_decode_all(tok, list->ids, list->n, special, &out));
     if (out.len != strlen(expected) || memcmp(out.text ? out.text : "", expected, out.len) != 0)
@@ -145,9 +146,26 @@ static void a_spec_written_as_json_is_the_same_tokenizer(void **state) {
 /* ---- ends ---- */
 
 static void random_text(Rng *rng, Str *out) {
-    static const char *const bits[] = {"the", " ", "  ", "\n", "King", "1", "\xC3\xA9", "e\xCC\x81", "\xE5\x90\xBE\xE8\xBC\xA9",
-                                       "\xF0\x9F\x91\xA8\xE2\x80\x8D\xF0\x9F\x91\xA9", "\xFF", "\xE2\x82", "<s>", "'s", "\xE2\x96\x81",
-                                       "\xEF\xAC\x81", "<|im_end|>", "A", "\r\n", "."};
+    static const char *const bits[] = {"the",
+                                       " ",
+                                       "  ",
+                                       "\n",
+                                       "King",
+                                       "1",
+                                       "\xC3\xA9",
+                                       "e\xCC\x81",
+                                       "\xE5\x90\xBE\xE8\xBC\xA9",
+                                       "\xF0\x9F\x91\xA8\xE2\x80\x8D\xF0\x9F\x91\xA9",
+                                       "\xFF",
+                                       "\xE2\x82",
+                                       "<s>",
+                                       "'s",
+                                       "\xE2\x96\x81",
+                                       "\xEF\xAC\x81",
+                                       "<|im_end|>",
+                                       "A",
+                                       "\r\n",
+                                       "."};
     out->len = 0;
     for (uint64_t n = 1 + rng_below(rng, 12); n > 0; n--) {
         const char *bit = bits[rng_below(rng, sizeof bits / sizeof *bits)];
@@ -164,7 +182,8 @@ static void ends_are_in_order(void **state) {
         Tokenizer *tok = load_family(families[f]);
         for (int round = 0; round < test_rounds(200); round++) {
             random_text(&rng, &text);
-            EncodeInput input = {.text = text.text, .n = text.len, .parse_special = round % 2, .add_special = round % 3 == 0};
+            EncodeInput input = {
+                .text = text.text, .n = text.len, .parse_special = round % 2, .add_special = round % 3 == 0};
             TokenList plain = encode(tok, input);
             input.want_ends = true;
             TokenList list = encode(tok, input);
@@ -185,11 +204,13 @@ static void ends_are_in_order(void **state) {
 static void ends_of_bytes_are_exact(void **state) {
     (void)state;
     static const char *const names[] = {"gpt2", "llama3", "smollm", "deepseek", "qwen2"};
-    static const char text[] = "Hello, w\xC3\xB6rld \xE5\x90\xBE\xE8\xBC\xA9\xE3\x81\xAF \xF0\x9F\x99\x82 123\n\n  x'll <|im_end|> "
-                               "<tool_call><\xEF\xBD\x9CUser\xEF\xBD\x9C>";
+    static const char text[] =
+        "Hello, w\xC3\xB6rld \xE5\x90\xBE\xE8\xBC\xA9\xE3\x81\xAF \xF0\x9F\x99\x82 123\n\n  x'll <|im_end|> "
+        "<tool_call><\xEF\xBD\x9CUser\xEF\xBD\x9C>";
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
         Tokenizer *tok = load_family(names[k]);
-        TokenList list = encode(tok, (EncodeInput){.text = text, .n = strlen(text), .parse_special = true, .want_ends = true});
+        TokenList list = encode(
+            tok, (EncodeInput){.text = text, .n = strlen(text), .parse_special = true, .want_ends = true});
         assert_true(list.n > 20);
         assert_int_equal(list.ends[list.n - 1], strlen(text));
         for (size_t i = 0; i < list.n; i++) {
@@ -228,9 +249,11 @@ static void ends_through_normalizers(void **state) {
 static void ends_of_bytes_that_are_not_utf8(void **state) {
     (void)state;
     Tokenizer *tok = load_family("gpt2");
-    static const char text[] = "a\xE2\x82" "b\xFF"; /* one U+FFFD for the two bytes, one for the last */
+    static const char text[] = "a\xE2\x82"
+                               "b\xFF"; /* one U+FFFD for the two bytes, one for the last */
     TokenList list = encode(tok, (EncodeInput){.text = text, .n = 5, .want_ends = true});
-    TokenList same = encode(tok, text_of("a\xEF\xBF\xBD" "b\xEF\xBF\xBD"));
+    TokenList same = encode(tok, text_of("a\xEF\xBF\xBD"
+                                         "b\xEF\xBF\xBD"));
     assert_same_lists(&list, &same);
     assert_int_equal(list.ends[0], 1);
     assert_int_equal(list.ends[list.n - 1], 5);
@@ -247,7 +270,8 @@ static void special_tokens_in_text_stay_text(void **state) {
     Tokenizer *tok = load_family("qwen2");
     int32_t end = tokenizer_find(tok, "<|im_end|>", 10), call = tokenizer_find(tok, "<tool_call>", 11);
     assert_true(end > 0 && call > 0);
-    TokenList plain = encode(tok, text_of("a<|im_end|><tool_call>")), parsed = encode(tok, special_of("a<|im_end|><tool_call>"));
+    TokenList plain = encode(tok, text_of("a<|im_end|><tool_call>")),
+              parsed = encode(tok, special_of("a<|im_end|><tool_call>"));
     assert_int_equal(parsed.n, 3);
     assert_int_equal(parsed.ids[1], end);
     assert_int_equal(parsed.ids[2], call);
@@ -270,7 +294,8 @@ static void literal_bytes_are_never_special(void **state) {
         int32_t start = tokenizer_find(tok, "<|im_start|>", 12), end = tokenizer_find(tok, "<|im_end|>", 10);
         uint8_t literal[sizeof text] = {0};
         memset(literal + from, 1, to - from);
-        TokenList list = encode(tok, (EncodeInput){.text = text, .n = strlen(text), .parse_special = true, .literal = literal});
+        TokenList list = encode(
+            tok, (EncodeInput){.text = text, .n = strlen(text), .parse_special = true, .literal = literal});
         int starts = 0, ends = 0;
         for (size_t i = 0; i < list.n; i++) {
             starts += list.ids[i] == start;
@@ -301,9 +326,11 @@ static void literal_bytes_are_never_special(void **state) {
 static void literal_bytes_in_normalized_text(void **state) {
     (void)state;
     Tokenizer *tok;
-    const char *json = "{\"added_tokens\": [{\"id\": 3, \"content\": \"END\", \"special\": true, \"normalized\": true}], "
-                       "\"normalizer\": {\"type\": \"Lowercase\"}, "
-                       "\"model\": {\"type\": \"BPE\", \"unk_token\": \"?\", \"vocab\": {\"?\": 0, \"a\": 1, \"e\": 2}, \"merges\": []}}";
+    const char *json =
+        "{\"added_tokens\": [{\"id\": 3, \"content\": \"END\", \"special\": true, \"normalized\": true}], "
+        "\"normalizer\": {\"type\": \"Lowercase\"}, "
+        "\"model\": {\"type\": \"BPE\", \"unk_token\": \"?\", \"vocab\": {\"?\": 0, \"a\": 1, \"e\": 2}, \"merges\": "
+        "[]}}";
     tok = load(test_write(test_path("x.json"), json));
     const uint8_t literal[6] = {0, 0, 0, 1, 0, 0};
     TokenList list = encode(tok, (EncodeInput){.text = "EndeND", .n = 6, .parse_special = true, .literal = literal});
@@ -317,7 +344,8 @@ static void never_a_second_bos(void **state) {
     (void)state;
     Tokenizer *tok = load_family("llama3");
     const char *text = "<|begin_of_text|>hello";
-    TokenList list = encode(tok, (EncodeInput){.text = text, .n = strlen(text), .parse_special = true, .add_special = true});
+    TokenList list = encode(tok,
+                            (EncodeInput){.text = text, .n = strlen(text), .parse_special = true, .add_special = true});
     TokenList once = encode(tok, (EncodeInput){.text = "hello", .n = 5, .add_special = true});
     assert_int_equal(tokenizer_bos(tok), -1); /* without its config nobody says that it is BOS */
     tokenizer_free(tok);
@@ -326,7 +354,8 @@ static void never_a_second_bos(void **state) {
     const char *json = test_read(golden_path("llama3", ".json"), &n);
     assert_ok(dir_make(test_path("m")));
     test_write_bytes(test_path("m/tokenizer.json"), json, n);
-    test_write(test_path("m/tokenizer_config.json"), "{\"bos_token\": \"<|begin_of_text|>\", \"eos_token\": {\"content\": \"<|eot_id|>\"}}");
+    test_write(test_path("m/tokenizer_config.json"),
+               "{\"bos_token\": \"<|begin_of_text|>\", \"eos_token\": {\"content\": \"<|eot_id|>\"}}");
     tok = load(test_path("m"));
     list = encode(tok, (EncodeInput){.text = text, .n = strlen(text), .parse_special = true, .add_special = true});
     assert_same_lists(&list, &once);
@@ -350,11 +379,13 @@ static void a_config_names_tokens_and_what_is_added(void **state) {
     assert_ok(dir_make(test_path("m")));
     copy_family("gpt2", test_path("m/tokenizer.json"));
     test_write(test_path("m/special_tokens_map.json"),
-               "{\"bos_token\": \"the\", \"eos_token\": \"<|endoftext|>\", \"pad_token\": null, \"unk_token\": {\"content\": \"<|endoftext|>\"}}");
-    test_write(test_path("m/tokenizer_config.json"),
-               "{\"bos_token\": \"<|endoftext|>\", \"pad_token\": \"[PAD]\", \"add_bos_token\": true, \"add_eos_token\": true, "
-               "\"added_tokens_decoder\": {\"701\": {\"content\": \"[X]\", \"special\": true}, \"702\": {\"content\": \"[Y]\", "
-               "\"special\": false}}, \"chat_template\": \"{{ x }}\"}");
+               "{\"bos_token\": \"the\", \"eos_token\": \"<|endoftext|>\", \"pad_token\": null, \"unk_token\": "
+               "{\"content\": \"<|endoftext|>\"}}");
+    test_write(test_path("m/tokenizer_config.json"), "{\"bos_token\": \"<|endoftext|>\", \"pad_token\": \"[PAD]\", "
+                                                     "\"add_bos_token\": true, \"add_eos_token\": true, "
+                                                     "\"added_tokens_decoder\": {\"701\": {\"content\": \"[X]\", "
+                                                     "\"special\": true}, \"702\": {\"content\": \"[Y]\", "
+                                                     "\"special\": false}}, \"chat_template\": \"{{ x }}\"}");
     Tokenizer *tok = load(test_path("m"));
     int32_t end = tokenizer_find(tok, "<|endoftext|>", 13);
     assert_int_equal(tokenizer_vocab_size(tok), 703);
@@ -389,7 +420,8 @@ static void configs_that_make_no_sense(void **state) {
         {"{\"added_tokens_decoder\": {\"99999999999\": {\"content\": \"a\"}}}", "has the id 99999999999"},
         {"{\"added_tokens_decoder\": {\"5\": {}}}", "5 has no \"content\""},
         {"{\"added_tokens_decoder\": {\"5\": {\"content\": \"[new]\"}}}", "that is another token's"},
-        {"{\"added_tokens_decoder\": {\"5\": {\"content\": \"<|endoftext|>\"}}}", "another one in the tokenizer's own file"},
+        {"{\"added_tokens_decoder\": {\"5\": {\"content\": \"<|endoftext|>\"}}}",
+         "another one in the tokenizer's own file"},
         {"{\"added_tokens_decoder\": {\"2000000000\": {\"content\": \"[new]\"}}}", "far from the vocabulary's"},
         {"{\"bos_token\": \"a\"", "tokenizer_config.json:1:"},
     };
@@ -472,9 +504,9 @@ static void ranks_that_are_called_tokenizer_model(void **state) {
     (void)state;
     assert_ok(dir_make(test_path("m")));
     write_ranks(test_path("m/tokenizer.model"), "");
-    test_write(test_path("m/tokenizer_config.json"),
-               "{\"bos_token\": \"<|begin_of_text|>\", \"added_tokens_decoder\": {\"264\": {\"content\": \"<|begin_of_text|>\", "
-               "\"special\": true}}, \"add_bos_token\": true}");
+    test_write(test_path("m/tokenizer_config.json"), "{\"bos_token\": \"<|begin_of_text|>\", \"added_tokens_decoder\": "
+                                                     "{\"264\": {\"content\": \"<|begin_of_text|>\", "
+                                                     "\"special\": true}}, \"add_bos_token\": true}");
     Tokenizer *tok = load(test_path("m"));
     TokenList list = encode(tok, (EncodeInput){.text = "hello", .n = 5, .add_special = true});
     assert_int_equal(tokenizer_vocab_size(tok), 265);
@@ -517,10 +549,10 @@ static void ranks_saved_are_a_tokenizer_json(void **state) {
 
 static void files_go_out_as_they_came_in(void **state) {
     (void)state;
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-                                        "chat_template.jinja"};
-    static const char *const contents[] = {NULL, "{ \"eos_token\" :\"<|endoftext|>\",\n\"x\": 1}", "{}", "{\"<|endoftext|>\": 700}",
-                                           "{{ messages }}\n"};
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                        "added_tokens.json", "chat_template.jinja"};
+    static const char *const contents[] = {NULL, "{ \"eos_token\" :\"<|endoftext|>\",\n\"x\": 1}", "{}",
+                                           "{\"<|endoftext|>\": 700}", "{{ messages }}\n"};
     assert_ok(dir_make(test_path("m")));
     copy_family("gpt2", test_path("m/tokenizer.json"));
     for (int i = 1; i < 5; i++) test_write(test_path("m/%s", names[i]), contents[i]);
@@ -583,7 +615,8 @@ static void many_texts_on_many_threads(void **state) {
 
 static void an_error_in_one_of_many(void **state) {
     (void)state;
-    Tokenizer *tok = load(test_write(test_path("x.json"), "{\"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\", -1]]}}"));
+    Tokenizer *tok = load(
+        test_write(test_path("x.json"), "{\"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\", -1]]}}"));
     EncodeInput inputs[] = {text_of("aa"), text_of("ab"), text_of("a")};
     TokenList lists[3] = {0};
     assert_error(tokenizer_encode_many(tok, inputs, 3, 2, lists), TANE_EINVAL, "no token for \"b\"");
@@ -614,7 +647,8 @@ static void lists_are_appended_to(void **state) {
 /* HARDENING: no recursion, no backtracking and linear time, whatever the text. */
 static void a_million_equal_characters(void **state) {
     (void)state;
-    static const char *const units[] = {"a", " ", "\n", "1", "\xE5\x90\xBE", "\xCC\x81", "\xFF", "<", "\xE2\x96\x81", "'"};
+    static const char *const units[] = {"a",    " ", "\n",           "1", "\xE5\x90\xBE", "\xCC\x81",
+                                        "\xFF", "<", "\xE2\x96\x81", "'"};
     enum { UNITS = sizeof units / sizeof *units };
     const size_t bytes = 1 << 20;
     Str text = {0};
@@ -666,7 +700,8 @@ static void ids_out_of_range(void **state) {
 
 static void holes_in_the_numbering(void **state) {
     (void)state;
-    Tokenizer *tok = load(test_write(test_path("x.json"), "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 7}, \"merges\": []}}"));
+    Tokenizer *tok = load(test_write(
+        test_path("x.json"), "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 7}, \"merges\": []}}"));
     TokenPiece piece;
     const int32_t ids[] = {0, 3, 7};
     Str out = {0};
@@ -708,14 +743,17 @@ static void special_tokens_of_a_sentencepiece_folder(void **state) {
     Tokenizer *bare = load(test_path("m"));
     int32_t next = tokenizer_vocab_size(bare);
     char config[256];
-    snprintf(config, sizeof config, "{\"added_tokens_decoder\": {\"%d\": {\"content\": \"<|im_end|>\", \"special\": true}}, "
-             "\"eos_token\": \"<|im_end|>\"}", next);
+    snprintf(config, sizeof config,
+             "{\"added_tokens_decoder\": {\"%d\": {\"content\": \"<|im_end|>\", \"special\": true}}, "
+             "\"eos_token\": \"<|im_end|>\"}",
+             next);
     test_write(test_path("m/tokenizer_config.json"), config);
     Tokenizer *tok = load(test_path("m"));
     assert_int_equal(tokenizer_vocab_size(tok), next + 1);
     assert_int_equal(tokenizer_eos(tok), next);
     const char *text = "1+1</s>=2<|im_end|>";
-    EncodeInput input = {.text = text, .n = strlen(text), .parse_special = true, .want_ends = true, .add_special = true};
+    EncodeInput input = {
+        .text = text, .n = strlen(text), .parse_special = true, .want_ends = true, .add_special = true};
     TokenList list = encode(tok, input);
     assert_int_equal(list.ids[0], tokenizer_bos(tok)); /* a .model with a config has BOS unless it says otherwise */
     assert_int_equal(list.ids[list.n - 1], next);
@@ -828,8 +866,7 @@ static const BadFile bad_json[] = {
     {"bad_replace_without_pattern.json", TANE_EFORMAT, "normalizer.pattern must be"},
     {"bad_replace_empty_pattern.json", TANE_EFORMAT, "the pattern of normalizer 0 is empty"},
     {"bad_regex.json", TANE_EUNSUPPORTED, "the pattern of pre-tokenizer 0"},
-    {"bad_pre_tokenizer_unknown.json", TANE_EUNSUPPORTED,
-     "pre_tokenizer.pretokenizers[0].type is \"UnicodeScripts\""},
+    {"bad_pre_tokenizer_unknown.json", TANE_EUNSUPPORTED, "pre_tokenizer.pretokenizers[0].type is \"UnicodeScripts\""},
     {"bad_split_behavior.json", TANE_EFORMAT, "pre_tokenizer.behavior must be"},
     {"bad_byte_level_not_last.json", TANE_EUNSUPPORTED, "pre-tokenizer 0 is ByteLevel"},
     {"bad_metaspace_two_characters.json", TANE_EFORMAT, "pre_tokenizer.replacement must be a single character"},
@@ -921,9 +958,9 @@ out:
 /* Small files of each kind of model, since every allocation fails once. */
 static void allocations_fail(void **state) {
     (void)state;
-    static const char *const files[] = {"corpus/tokenizer_json/bpe.json", "corpus/tokenizer_json/unigram.json",
-                                        "corpus/tokenizer_json/wordpiece.json", "corpus/tokenizer_json/family_steps.json",
-                                        "corpus/tokenizer_json/all_steps.json"};
+    static const char *const files[] = {
+        "corpus/tokenizer_json/bpe.json", "corpus/tokenizer_json/unigram.json", "corpus/tokenizer_json/wordpiece.json",
+        "corpus/tokenizer_json/family_steps.json", "corpus/tokenizer_json/all_steps.json"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char path[512];
         snprintf(path, sizeof path, "%s", test_data(files[i]));

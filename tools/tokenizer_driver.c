@@ -1,8 +1,9 @@
-/* A tokenizer behind a pipe, for comparing tane with the reference libraries on much text (tools/golden/tokenizer_json.py).
+/* A tokenizer behind a pipe, for comparing tane with the reference libraries on much text
+ * (tools/golden/tokenizer_json.py).
  *
- *     tokenizer_driver TOKENIZER              requests on standard input
+ *     tokenizer_driver TOKENIZER                  requests on standard input
  *     tokenizer_driver TOKENIZER save FOLDER
- *     tokenizer_driver TOKENIZER rewrite FOLDER   the same, but with tokenizer.json written anew from what was understood
+ *     tokenizer_driver TOKENIZER rewrite FOLDER   with tokenizer.json written anew from what was understood
  *
  * A request is two 32-bit numbers, flags and a length in bytes, and the bytes: text to encode, or with DECODE ids. The
  * answer is a count and as many ids, followed by their ends if these were asked for; or a length and the text.
@@ -38,8 +39,8 @@ static Status encode(const Tokenizer *tok, uint32_t flags, const char *bytes, si
     Status st = TANE_OK;
     uint8_t *literal = NULL;
     TokenList list = {0};
-    EncodeInput input = {.text = bytes, .n = n, .parse_special = flags & SPECIAL, .add_special = flags & ADD,
-                         .want_ends = flags & ENDS};
+    EncodeInput input = {
+        .text = bytes, .n = n, .parse_special = flags & SPECIAL, .add_special = flags & ADD, .want_ends = flags & ENDS};
     if (flags & LITERAL) {
         TRY(MEM_NEW_ARRAY(&literal, n));
         memset(literal, 1, n);

@@ -1,5 +1,5 @@
-/* The double-array trie is that of the Darts library: a unit is 32 bits, with a label, a leaf flag and an offset, or the
- * value of a leaf. It comes from a file, so every step is checked against the array's end. */
+/* The double-array trie is that of the Darts library: a unit is 32 bits, with a label, a leaf flag and an offset, or
+ * the value of a leaf. It comes from a file, so every step is checked against the array's end. */
 #include "text/charsmap.h"
 
 #include <string.h>
@@ -17,7 +17,9 @@ struct Charsmap {
     size_t n_texts;
 };
 
-static uint32_t read_u32(const uint8_t *b) { return b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24; }
+static uint32_t read_u32(const uint8_t *b) {
+    return b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+}
 
 Status charsmap_new(Charsmap **out, const char *where, Bytes bytes) {
     *out = NULL;
@@ -74,8 +76,8 @@ static bool is_plain(const char *text, size_t n, size_t at) {
     return (uint8_t)text[at] < 0x80 && (at + 1 == n || (uint8_t)text[at + 1] < 0x80) && text[at] != '\r';
 }
 
-/* The n bytes at `at` become `with`, whose characters come, each, from the character in its place; what it has more than
- * they come from the last one. */
+/* The n bytes at `at` become `with`, whose characters come, each, from the character in its place; what it has more
+ * than they come from the last one. */
 static Status put_mapped(const Pieces *in, size_t at, size_t n, Bytes with, Pieces *out) {
     size_t from = at, last = at;
     uint32_t code = 0;
@@ -106,8 +108,10 @@ Status charsmap_run(const Charsmap *map, const Pieces *in, Pieces *out) {
             else TRY_RETURN(pieces_copy(out, in, at, at + len));
         }
     }
-    /* What was dropped in front counts as part of the first character, as in the reference: it begins the input still. */
-    for (size_t i = 0; out->aligned && i < out->text.len && (i == 0 || ((uint8_t)out->text.text[i] & 0xC0) == 0x80); i++)
+    /* What was dropped in front counts as part of the first character, as in the reference: it begins the input still.
+     */
+    for (size_t i = 0; out->aligned && i < out->text.len && (i == 0 || ((uint8_t)out->text.text[i] & 0xC0) == 0x80);
+         i++)
         out->origin[i].begin = in->origin[0].begin;
     return TANE_OK;
 }

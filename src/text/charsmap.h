@@ -1,6 +1,6 @@
-/* SentencePiece's precompiled map of characters, as Hugging Face's tokenizers applies it: to grapheme clusters of at most 5
- * bytes, else to characters. A cluster is replaced whole by what its shortest beginning in the map maps to (so does the
- * reference, and models were trained with it). */
+/* SentencePiece's precompiled map of characters, as Hugging Face's tokenizers applies it: to grapheme clusters of at
+ * most 5 bytes, else to characters. A cluster is replaced whole by what its shortest beginning in the map maps to (so
+ * does the reference, and models were trained with it). */
 #ifndef TEXT_CHARSMAP_H
 #define TEXT_CHARSMAP_H
 

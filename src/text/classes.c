@@ -48,7 +48,8 @@ bool char_is_word(uint32_t code) {
 }
 
 bool char_is_punctuation(uint32_t code) {
-    if (code < 0x80) return code > ' ' && code < 0x7F && !(unicode_table()->ascii[code] & (CLASS_LETTER | CLASS_NUMBER));
+    if (code < 0x80)
+        return code > ' ' && code < 0x7F && !(unicode_table()->ascii[code] & (CLASS_LETTER | CLASS_NUMBER));
     utf8proc_category_t category = utf8proc_category((int32_t)code);
     return (category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO) != differs(code, P);
 }

@@ -1,5 +1,5 @@
-/* What the pipeline of tokenizers asks of a character beyond text/unicode.h, as Hugging Face's tokenizers answers it: each of
- * the libraries that it is built on has the Unicode of its own year (classes.def). */
+/* What the pipeline of tokenizers asks of a character beyond text/unicode.h, as Hugging Face's tokenizers answers it:
+ * each of the libraries that it is built on has the Unicode of its own year (classes.def). */
 #ifndef TEXT_CLASSES_H
 #define TEXT_CLASSES_H
 
@@ -15,7 +15,7 @@ bool char_is_other(uint32_t code);       /* control, format, private use */
 bool char_is_mark(uint32_t code);        /* M */
 bool char_is_nonspacing(uint32_t code);  /* Mn */
 int char_combining_class(uint32_t code);
-bool char_decomposes(uint32_t code);     /* false: never, whatever a newer Unicode says */
-uint32_t char_lower(uint32_t code);      /* U+0130, which becomes two characters, is the caller's */
+bool char_decomposes(uint32_t code); /* false: never, whatever a newer Unicode says */
+uint32_t char_lower(uint32_t code);  /* U+0130, which becomes two characters, is the caller's */
 
 #endif

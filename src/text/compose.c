@@ -1,5 +1,5 @@
-/* Decomposition and composition are utf8proc's; ordering the marks in between is done here, by counting, because a text may
- * consist of nothing but marks. */
+/* Decomposition and composition are utf8proc's; ordering the marks in between is done here, by counting, because a text
+ * may consist of nothing but marks. */
 #include "text/compose.h"
 
 #include <pthread.h>
@@ -11,11 +11,11 @@
 #include "text/utf8.h"
 
 enum {
-    LAST = 0x30000,  /* from here on nothing changes and nothing joins */
-    MAX_PARTS = 32,  /* of one character; Unicode's longest decomposition has 18 */
-    JOINS = 1,       /* may become one with what stands before, or change places with it */
-    JOINS_K = 2,     /* the same for the K forms */
-    CHANGES = 4,     /* its NFC is something else */
+    LAST = 0x30000, /* from here on nothing changes and nothing joins */
+    MAX_PARTS = 32, /* of one character; Unicode's longest decomposition has 18 */
+    JOINS = 1,      /* may become one with what stands before, or change places with it */
+    JOINS_K = 2,    /* the same for the K forms */
+    CHANGES = 4,    /* its NFC is something else */
     DECOMPOSES = 8,
     DECOMPOSES_K = 16
 };
@@ -37,7 +37,8 @@ static size_t decompose(int32_t code, bool compat, int32_t parts[MAX_PARTS]) {
 
 static bool is_surrogate(int32_t code) { return code >= 0xD800 && code <= 0xDFFF; }
 
-/* First what can be the second half of a composition: the last part of a decomposition, and Hangul's vowels and finals. */
+/* First what can be the second half of a composition: the last part of a decomposition, and Hangul's vowels and finals.
+ */
 static void fill_table(void) {
     int32_t parts[MAX_PARTS];
     for (int32_t code = 0xA0; code < LAST; code++) {

@@ -1,5 +1,5 @@
-/* Unicode's normal forms, run by run: what no normalization joins across is handled on its own, so that time is linear and
- * each character knows where it came from. */
+/* Unicode's normal forms, run by run: what no normalization joins across is handled on its own, so that time is linear
+ * and each character knows where it came from. */
 #ifndef TEXT_COMPOSE_H
 #define TEXT_COMPOSE_H
 

@@ -104,8 +104,12 @@ static Status metaspace(const TokenStep *s, const Pieces *in, Pieces *out) {
     return TANE_OK;
 }
 
-static int hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 :
-                                      c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
 
 /* "<0x41>" is the byte 0x41; -1: something else. */
 static int byte_of(Bytes t) {
@@ -174,17 +178,17 @@ static Status replace(const Step *s, const Pieces *in, Pieces *out) {
 
 /* What "cleanup" takes back, in this order, each in the result of the one before. */
 static Status put_clean(Pieces *out, Bytes token, Str spare[2]) {
-    static const char *const pairs[][2] = {{" .", "."},     {" ?", "?"},     {" !", "!"},          {" ,", ","},
-                                           {" ' ", "'"},    {" n't", "n't"}, {" 'm", "'m"},        {" do not", " don't"},
-                                           {" 's", "'s"},   {" 've", "'ve"}, {" 're", "'re"}};
+    static const char *const pairs[][2] = {{" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+                                           {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+                                           {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
     int now = 0;
     spare[0].len = 0;
     TRY_RETURN(str_add(&spare[0], token.data, token.n));
     for (size_t k = 0; k < sizeof pairs / sizeof *pairs; k++, now = !now) {
         Pieces to = {.text = spare[!now]};
         to.text.len = 0;
-        Status st = put_replaced(&to, (Bytes){spare[now].text, spare[now].len}, (Bytes){pairs[k][0], strlen(pairs[k][0])},
-                                 pairs[k][1]);
+        Status st = put_replaced(&to, (Bytes){spare[now].text, spare[now].len},
+                                 (Bytes){pairs[k][0], strlen(pairs[k][0])}, pairs[k][1]);
         spare[!now] = to.text;
         TRY_RETURN(st);
     }

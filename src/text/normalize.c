@@ -1,6 +1,6 @@
-/* Normalizers, one function a kind. Where a byte of the result came from follows Hugging Face's tokenizers: a character that
- * takes another's place comes from there, one that is put in from where its neighbour on the left came. A character that
- * was put together of several comes from all of them.
+/* Normalizers, one function a kind. Where a byte of the result came from follows Hugging Face's tokenizers: a character
+ * that takes another's place comes from there, one that is put in from where its neighbour on the left came. A
+ * character that was put together of several comes from all of them.
  */
 #include "text/normalize.h"
 

@@ -1,4 +1,5 @@
-/* A text on its way through the steps of a tokenizer: its bytes, where each came from, and the pieces it is cut into. */
+/* A text on its way through the steps of a tokenizer: its bytes, where each came from, and the pieces it is cut into.
+ */
 #ifndef TEXT_PIECES_H
 #define TEXT_PIECES_H
 
@@ -18,7 +19,7 @@ typedef struct Pieces {
     bool aligned;
     Origin *origin; /* (text.len), only when aligned: of each byte, from its character's begin to the byte's own end */
     size_t origin_cap;
-    Range *items;   /* (n) pieces of the text, in its order */
+    Range *items; /* (n) pieces of the text, in its order */
     size_t n, cap;
 } Pieces;
 

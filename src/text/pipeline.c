@@ -1,10 +1,10 @@
 /* Tokenizers that run from a TokenizerSpec. Encoding:
  *
- *     text -> made valid UTF-8 -> added tokens cut out -> each stretch between them: normalizers -> added tokens that are
- *     looked for in normalized text cut out -> pre-tokenizers -> model
+ *     text -> made valid UTF-8 -> added tokens cut out -> the stretches between them
+ *     stretch -> normalizers -> added tokens of normalized text cut out -> pre-tokenizers -> model
  *
- * The usual case takes a short cut: byte-level BPE, text that no normalizer would change, one expression that cuts it. Then
- * a stretch goes to bpe_text as it lies in the input, without a copy.
+ * The usual case takes a short cut: byte-level BPE, text that no normalizer would change, one expression that cuts it.
+ * Then a stretch goes to bpe_text as it lies in the input, without a copy.
  */
 #include <stdio.h>
 #include <string.h>
@@ -28,8 +28,8 @@ typedef struct Pipeline {
     PreTokenizer *pre;
     Decoder *decoder;
     AddedSet *raw_added, *normal_added; /* NULL: none */
-    Bytes *normal;       /* (spec.n_added) content after the normalizers, data NULL where it is not normalized */
-    int32_t *added_at;   /* (n_pieces) place in spec.added, -1: a token of the model */
+    Bytes *normal;        /* (spec.n_added) content after the normalizers, data NULL where it is not normalized */
+    int32_t *added_at;    /* (n_pieces) place in spec.added, -1: a token of the model */
     BpeToken *bpe_tokens; /* (spec.n_tokens) what the model works on: bytes, or characters */
     Bpe *bpe;
     Unigram *unigram;
@@ -98,8 +98,9 @@ static Status model_word(Work *w, const char *word, size_t n, uint32_t *ends) {
 static Status encode_word(Work *w, const Pieces *text, Range piece) {
     const char *word = text->text.text + piece.begin;
     size_t n = piece.end - piece.begin, before = w->out->n;
-    if (!w->want_ends) return w->p->scanner ? bpe_text(w->p->bpe, w->bpe, w->p->scanner, word, n, w->out)
-                                            : model_word(w, word, n, NULL);
+    if (!w->want_ends)
+        return w->p->scanner ? bpe_text(w->p->bpe, w->bpe, w->p->scanner, word, n, w->out)
+                             : model_word(w, word, n, NULL);
     if (n > w->cap_word) {
         mem_free(w->word_ends);
         w->word_ends = NULL;
@@ -239,8 +240,7 @@ static Status encode(const Tokenizer *tok, const EncodeInput *input, TokenList *
     }
     if (p->bpe) TRY(bpe_take(p->bpe, &w.bpe));
     TRY(encode_all(&w));
-    for (size_t i = 0; repaired.behind && i < w.n_ends; i++)
-        w.ends[i] = w.ends[i] ? repaired.behind[w.ends[i] - 1] : 0;
+    for (size_t i = 0; repaired.behind && i < w.n_ends; i++) w.ends[i] = w.ends[i] ? repaired.behind[w.ends[i] - 1] : 0;
     /* Marks that normalizing put in order come from places that are not. */
     for (size_t i = 1; i < w.n_ends; i++)
         if (w.ends[i] < w.ends[i - 1]) w.ends[i] = w.ends[i - 1];
@@ -284,7 +284,8 @@ static Status decode_bytes(const Tokenizer *tok, const int32_t *ids, size_t n, b
     for (size_t i = 0; i < n; i++) {
         int32_t id = ids[i];
         if (!special && tok->special[id]) continue;
-        const BpeToken *token = id < p->spec.n_tokens && p->added_at[id] < 0 && p->bpe_tokens ? &p->bpe_tokens[id] : NULL;
+        const BpeToken *token = id < p->spec.n_tokens && p->added_at[id] < 0 && p->bpe_tokens ? &p->bpe_tokens[id]
+                                                                                              : NULL;
         if (token && token->bytes) TRY(str_add(&raw, token->bytes, token->n));
         else if (tok->texts[id].data) TRY(add_raw(&raw, decode_text(tok, id)));
     }
@@ -366,8 +367,8 @@ static Status find_results(const TokenizerSpec *spec, const Vocab *vocab, const 
     for (size_t i = 0; i < spec->n_merges; i++) {
         int32_t left = spec->merges[i].left, right = spec->merges[i].right;
         if (!has_token(spec, left) || !has_token(spec, right))
-            TRY(FAIL(TANE_EFORMAT, "%s: merge %zu is of the ids %d and %d, which are no tokens of the model", where, i, left,
-                     right));
+            TRY(FAIL(TANE_EFORMAT, "%s: merge %zu is of the ids %d and %d, which are no tokens of the model", where, i,
+                     left, right));
         text.len = 0;
         TRY(str_add(&text, spec->tokens[left].text.data, spec->tokens[left].text.n));
         TRY(str_add(&text, spec->tokens[right].text.data, spec->tokens[right].text.n));
@@ -385,8 +386,8 @@ out:
 /* tane has BPE without them. */
 static Status refuse_affix(const char *where, const char *name, Bytes affix) {
     if (affix.n == 0) return TANE_OK;
-    return FAIL(TANE_EUNSUPPORTED, "%s: model.%s is \"%.*s\"; tane has BPE without prefixes and suffixes only", where, name,
-                (int)affix.n, affix.data);
+    return FAIL(TANE_EUNSUPPORTED, "%s: model.%s is \"%.*s\"; tane has BPE without prefixes and suffixes only", where,
+                name, (int)affix.n, affix.data);
 }
 
 static Status make_bpe(Tokenizer *tok, Pipeline *p, const Vocab *vocab, const char *where) {
@@ -405,8 +406,14 @@ static Status make_bpe(Tokenizer *tok, Pipeline *p, const Vocab *vocab, const ch
         TRY(find_results(spec, vocab, where, merges));
     }
     find_byte_tokens(vocab, byte_token);
-    BpeSpec bpe = {.tokens = p->bpe_tokens, .n_tokens = spec->n_tokens, .merges = merges, .n_merges = spec->n_merges,
-                   .chars = chars, .ignore_merges = spec->ignore_merges, .unk = has_token(spec, spec->unk) ? spec->unk : -1, .fuse_unk = spec->fuse_unk,
+    BpeSpec bpe = {.tokens = p->bpe_tokens,
+                   .n_tokens = spec->n_tokens,
+                   .merges = merges,
+                   .n_merges = spec->n_merges,
+                   .chars = chars,
+                   .ignore_merges = spec->ignore_merges,
+                   .unk = has_token(spec, spec->unk) ? spec->unk : -1,
+                   .fuse_unk = spec->fuse_unk,
                    .byte_token = chars && spec->byte_fallback ? byte_token : NULL};
     TRY(bpe_new(&p->bpe, &bpe, where));
 out:
@@ -425,8 +432,8 @@ static Status make_model(Tokenizer *tok, Pipeline *p, const char *where) {
     Vocab vocab = {0};
     int32_t byte_token[256];
     if (spec->model != TOKEN_BPE && pretokenizer_is_bytes(p->pre))
-        return FAIL(TANE_EUNSUPPORTED, "%s: the pre-tokenizer ByteLevel before a model that is not BPE; tane lacks that",
-                    where);
+        return FAIL(TANE_EUNSUPPORTED,
+                    "%s: the pre-tokenizer ByteLevel before a model that is not BPE; tane lacks that", where);
     TRY(vocab_init(&vocab, spec->tokens, sizeof *spec->tokens, (size_t)spec->n_tokens));
     for (int32_t id = 0; id < spec->n_tokens; id++)
         if (spec->tokens[id].text.data) vocab_add(&vocab, id);
@@ -521,7 +528,9 @@ static Status list_pieces(Tokenizer *tok, Pipeline *p) {
         tok->pieces[id] = (TokenPiece){"", 0, "unused"};
         if (id >= spec->n_tokens || !spec->tokens[id].text.data) continue;
         const SpecToken *token = &spec->tokens[id];
-        const char *type = id == spec->unk ? "unknown" : spec->byte_fallback && is_byte_token(token->text) ? "byte" : "normal";
+        const char *type = id == spec->unk                                     ? "unknown"
+                           : spec->byte_fallback && is_byte_token(token->text) ? "byte"
+                                                                               : "normal";
         TRY_RETURN(set_piece(tok, id, token->text, token->score, type));
     }
     for (size_t i = 0; i < spec->n_added; i++) {
@@ -545,8 +554,8 @@ static Status take_special(Tokenizer *tok, const TokenizerSpec *spec, const char
     }
     for (size_t i = 0; i < spec->n_post; i++)
         if (spec->post[i] != POST_SEQUENCE && (spec->post[i] < 0 || spec->post[i] >= tok->n_pieces))
-            return FAIL(TANE_EFORMAT, "%s: post_processor adds the id %d, which is out of range; there are %d ids", where,
-                        spec->post[i], tok->n_pieces);
+            return FAIL(TANE_EFORMAT, "%s: post_processor adds the id %d, which is out of range; there are %d ids",
+                        where, spec->post[i], tok->n_pieces);
     tok->post = spec->post;
     tok->n_post = spec->n_post;
     return TANE_OK;

@@ -117,23 +117,15 @@ static Status split_bert(const char *text, Range piece, Splitter *s) {
 static Status split_piece(const Step *step, const char *text, Range piece, Splitter *s) {
     const TokenStep *spec = step->spec;
     switch ((PreTokenizerKind)spec->kind) {
-    case PRE_SPLIT:
-        s->behavior = spec->behavior;
-        return split_by_finder(&step->finder, spec->invert, text, piece, s);
-    case PRE_CHAR_DELIMITER:
-        s->behavior = SPLIT_REMOVED;
-        return split_by_finder(&step->finder, false, text, piece, s);
+    case PRE_SPLIT: s->behavior = spec->behavior; return split_by_finder(&step->finder, spec->invert, text, piece, s);
+    case PRE_CHAR_DELIMITER: s->behavior = SPLIT_REMOVED; return split_by_finder(&step->finder, false, text, piece, s);
     case PRE_BYTE_LEVEL: return split_by_finder(&step->finder, false, text, piece, s);
     case PRE_WHITESPACE: return split_words(text, piece, s);
-    case PRE_WHITESPACE_SPLIT:
-        s->behavior = SPLIT_REMOVED;
-        return split_by_class(char_is_space, text, piece, s);
+    case PRE_WHITESPACE_SPLIT: s->behavior = SPLIT_REMOVED; return split_by_class(char_is_space, text, piece, s);
     case PRE_DIGITS:
         s->behavior = spec->individual ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS;
         return split_by_class(char_is_numeric, text, piece, s);
-    case PRE_PUNCTUATION:
-        s->behavior = spec->behavior;
-        return split_by_class(char_is_punctuation, text, piece, s);
+    case PRE_PUNCTUATION: s->behavior = spec->behavior; return split_by_class(char_is_punctuation, text, piece, s);
     case PRE_BERT: return split_bert(text, piece, s);
     case PRE_METASPACE: /* has a finder for its replacement, once the text has it */
         s->behavior = SPLIT_MERGED_WITH_NEXT;
@@ -254,8 +246,7 @@ bool pretokenizer_needs_start(const PreTokenizer *p) { return p->start; }
 Status pretokenizer_run(const PreTokenizer *p, bool all, bool at_start, Pieces *text, Pieces *spare) {
     if (p->fused && !all) return TANE_OK;
     const Step *left = all || p->n == 0 ? NULL : scanning_step(p);
-    for (size_t i = 0; i < p->n; i++)
-        TRY_RETURN(run_step(&p->steps[i], &p->steps[i] != left, at_start, text, spare));
+    for (size_t i = 0; i < p->n; i++) TRY_RETURN(run_step(&p->steps[i], &p->steps[i] != left, at_start, text, spare));
     return TANE_OK;
 }
 
@@ -272,8 +263,9 @@ static Status step_init(PreTokenizer *p, const char *where, const TokenStep *spe
         return finder_init(&step->finder, where, path, spec->content, false);
     case PRE_BYTE_LEVEL:
         if (!last)
-            return FAIL(TANE_EUNSUPPORTED, "%s: pre-tokenizer %zu is ByteLevel, but not the last one; tane has it only there",
-                        where, p->n);
+            return FAIL(TANE_EUNSUPPORTED,
+                        "%s: pre-tokenizer %zu is ByteLevel, but not the last one; tane has it only there", where,
+                        p->n);
         p->bytes = true;
         if (!spec->use_regex) return TANE_OK;
         return finder_init(&step->finder, where, path, (Bytes){scan_gpt2, strlen(scan_gpt2)}, true);

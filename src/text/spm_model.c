@@ -43,7 +43,9 @@ static Status set_piece(Tokenizer *tok, int32_t id, Bytes text, float score, con
     return TANE_OK;
 }
 
-static bool same_text(const SpmBytes *a, const SpmBytes *b) { return a->n == b->n && memcmp(a->data, b->data, a->n) == 0; }
+static bool same_text(const SpmBytes *a, const SpmBytes *b) {
+    return a->n == b->n && memcmp(a->data, b->data, a->n) == 0;
+}
 
 /* Copies the pieces out for tokenizer_piece and finds the special ones. */
 static Status list_pieces(Tokenizer *tok, SpmModel *m) {
@@ -72,8 +74,10 @@ static Status list_added(Tokenizer *tok, SpmModel *m, const TokenizerConfig *con
         if (token->id < own) {
             Bytes text = tok->texts[token->id];
             if (text.n == token->content.n && memcmp(text.data, token->content.data, text.n) == 0) continue;
-            return FAIL(TANE_EFORMAT, "%s: \"%s\" has the id %d there, but that is the model's \"%s\"; the files do not "
-                        "belong together", config->where, token->content.data, token->id, text.data);
+            return FAIL(TANE_EFORMAT,
+                        "%s: \"%s\" has the id %d there, but that is the model's \"%s\"; the files do not "
+                        "belong together",
+                        config->where, token->content.data, token->id, text.data);
         }
         if (token->id != tok->n_pieces)
             return FAIL(TANE_EFORMAT, "%s: \"%s\" has the id %d there, but the next free one is %d", config->where,
@@ -91,8 +95,8 @@ static void name_piece(const Tokenizer *tok, const char *text, int32_t *id) {
         if (strcmp(tok->pieces[i].text, text) == 0) *id = i;
 }
 
-/* What add_special adds: what the config says, else BOS where there is a config at all, as transformers has it for models
- * that come as a .model file; nothing for a bare file. */
+/* What add_special adds: what the config says, else BOS where there is a config at all, as transformers has it for
+ * models that come as a .model file; nothing for a bare file. */
 static Status set_post(Tokenizer *tok, const TokenizerConfig *config) {
     bool bos = config->add_bos < 0 ? config->present : config->add_bos == 1;
     TRY_RETURN(ARENA_NEW_ARRAY(&tok->arena, &tok->post, 3));
@@ -253,7 +257,8 @@ static Status decode(const Tokenizer *tok, const int32_t *ids, size_t n, bool sp
         while (at < n && ids[at] < own && !(special && tok->special[ids[at]])) at++;
         if (at > from) TRY_RETURN(spm_decode(m->spm, ids + from, at - from, out));
         for (; at < n && (ids[at] >= own || (special && tok->special[ids[at]])); at++)
-            if (special || !tok->special[ids[at]]) TRY_RETURN(str_add(out, tok->texts[ids[at]].data, tok->texts[ids[at]].n));
+            if (special || !tok->special[ids[at]])
+                TRY_RETURN(str_add(out, tok->texts[ids[at]].data, tok->texts[ids[at]].n));
     }
     return TANE_OK;
 }

@@ -1,5 +1,5 @@
-/* tiktoken's rank files: a line a token, its bytes in base64, a space, its rank, which is its id. Which expression cuts the
- * text and which special tokens there are stands elsewhere. */
+/* tiktoken's rank files: a line a token, its bytes in base64, a space, its rank, which is its id. Which expression cuts
+ * the text and which special tokens there are stands elsewhere. */
 #include <string.h>
 
 #include "text/scan.h"
@@ -105,10 +105,12 @@ static Status read_lines(Ranks *r, const char *text, size_t n) {
         size_t length = next - at;
         if (!whole && length <= 2 && (text[at] == '\n' || text[at] == '\r')) continue; /* an empty line */
         if (!whole)
-            return FAIL(TANE_EFORMAT, "%s:%zu: a line must be a token in base64, a space and its rank", r->where, r->lines);
+            return FAIL(TANE_EFORMAT, "%s:%zu: a line must be a token in base64, a space and its rank", r->where,
+                        r->lines);
         TRY_RETURN(add_line(r, &line, n / 4 + 1));
     }
-    if (r->top < 0) return FAIL(TANE_EFORMAT, "%s: no tokens; each line must be a token in base64, a space and its rank", r->where);
+    if (r->top < 0)
+        return FAIL(TANE_EFORMAT, "%s: no tokens; each line must be a token in base64, a space and its rank", r->where);
     return TANE_OK;
 }
 

@@ -33,8 +33,8 @@ static Status find_only(const DirList *list, const char *ending, const char *fol
         count++;
     }
     if (count < 2) return TANE_OK;
-    return FAIL(TANE_EINVAL, "%s: %zu %s files and none is called tokenizer%s; name the one to use", folder, count, ending,
-                ending);
+    return FAIL(TANE_EINVAL, "%s: %zu %s files and none is called tokenizer%s; name the one to use", folder, count,
+                ending, ending);
 }
 
 /* tokenizer.json, else ranks, else a SentencePiece model. */
@@ -66,9 +66,8 @@ static bool is_json(const char *path, const char *data, size_t n) {
 
 static Status spec_load(Tokenizer *tok, const char *path, const char *data, size_t n, const TokenizerConfig *config) {
     TokenizerSpec spec = {0};
-    Status st = is_json(path, data, n)
-                    ? tokenizer_spec_read_json(&spec, path, data, n)
-                    : tokenizer_spec_read_tiktoken(&spec, path, data, n, NULL, NULL, 0);
+    Status st = is_json(path, data, n) ? tokenizer_spec_read_json(&spec, path, data, n)
+                                       : tokenizer_spec_read_tiktoken(&spec, path, data, n, NULL, NULL, 0);
     int32_t unk = -1;
     if (st == TANE_OK) st = tokenizer_config_apply(config, &spec, &unk);
     if (st == TANE_OK) st = pipeline_load(tok, path, &spec);
@@ -84,7 +83,8 @@ static Status load_file(Tokenizer *tok, const char *path, bool keep, const Token
     size_t n;
     TRY(file_read(path, MAX_FILE_BYTES, &data, &n));
     bool json = is_json(path, data, n);
-    if (json || has_ending(path, ".tiktoken") || tiktoken_recognise(data, n)) TRY(spec_load(tok, path, data, n, config));
+    if (json || has_ending(path, ".tiktoken") || tiktoken_recognise(data, n))
+        TRY(spec_load(tok, path, data, n, config));
     else TRY(spm_model_load(tok, path, data, n, config));
     if (!json && !keep) goto out;
     const char *name = json ? "tokenizer.json" : path_base(path);
@@ -263,16 +263,16 @@ Status tokenizer_encode(const Tokenizer *tok, const char *text, size_t n, TokenL
 Status tokenizer_encode_many(const Tokenizer *tok, const EncodeInput *inputs, size_t n, int threads, TokenList *lists) {
     ErrorCopy error = {0};
     bool failed = false;
-    #pragma omp parallel for schedule(dynamic, 1) num_threads(threads > 0 ? threads : 1) if (threads > 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads > 0 ? threads : 1) if (threads > 1)
     for (size_t i = 0; i < n; i++) {
         bool skip;
-        #pragma omp atomic read
+#pragma omp atomic read
         skip = failed;
         if (skip || tokenizer_encode_input(tok, &inputs[i], &lists[i]) == TANE_OK) continue;
-        #pragma omp critical(tokenizer_error)
+#pragma omp critical(tokenizer_error)
         {
             bool first = !failed;
-            #pragma omp atomic write
+#pragma omp atomic write
             failed = true;
             if (first) err_save(&error);
         }

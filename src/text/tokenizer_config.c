@@ -277,8 +277,7 @@ static Status take_added(const TokenizerConfig *config, Index *index) {
             return FAIL(TANE_EFORMAT, "%s: \"%s\" has the id %d there, but %s; the files do not belong together",
                         config->where, token->content.data, token->id,
                         known >= 0 ? "another one in the tokenizer's own file" : "that is another token's");
-        if (vocab_find(&index->added, token->content.data, token->content.n) < 0)
-            TRY_RETURN(take_token(index, *token));
+        if (vocab_find(&index->added, token->content.data, token->content.n) < 0) TRY_RETURN(take_token(index, *token));
     }
     return TANE_OK;
 }
@@ -349,8 +348,7 @@ Status tokenizer_config_write(const TokenizerSpec *spec, const Bytes *texts, con
     TRY(set_special(special, "pad_token", texts, spec->pad, folder));
     TRY(set_special(special, "unk_token", texts, spec->unk, folder));
     if (json_object_update(config, special) != 0 ||
-        (spec->chat_template &&
-         json_object_set_new(config, "chat_template", json_string(spec->chat_template)) != 0))
+        (spec->chat_template && json_object_set_new(config, "chat_template", json_string(spec->chat_template)) != 0))
         TRY(FAIL(TANE_ENOMEM, "%s: out of memory while writing the tokenizer", folder));
     TRY(write_json(folder, "tokenizer_config.json", config));
     TRY(write_json(folder, "special_tokens_map.json", special));

@@ -30,9 +30,9 @@ typedef struct TokenizerConfig {
     int add_bos, add_eos;              /* 1, 0; -1: not said */
     AddedToken *added;                 /* (n_added) tokens listed with their ids */
     size_t n_added;
-    const char *chat_template;         /* or NULL */
-    char *where;                       /* the file that errors name */
-    bool present;                      /* there is a tokenizer_config.json */
+    const char *chat_template; /* or NULL */
+    char *where;               /* the file that errors name */
+    bool present;              /* there is a tokenizer_config.json */
     Arena arena;
 } TokenizerConfig;
 
@@ -40,8 +40,8 @@ typedef struct TokenizerConfig {
 Status tokenizer_config_load(TokenizerConfig *config, TokenizerFiles *files, const char *folder);
 void tokenizer_config_release(TokenizerConfig *config);
 
-/* Puts into a spec what the config says: added tokens, special ids, what is put around a text. *unk is the unknown token that
- * the config names, -1: none; it need not be the one that the model uses. */
+/* Puts into a spec what the config says: added tokens, special ids, what is put around a text. *unk is the unknown
+ * token that the config names, -1: none; it need not be the one that the model uses. */
 Status tokenizer_config_apply(const TokenizerConfig *config, TokenizerSpec *spec, int32_t *unk);
 
 /* tokenizer_config.json and special_tokens_map.json for a tokenizer that did not come with any. */

@@ -45,8 +45,8 @@ static Status read_all_added(TokenizerSpec *spec, const char *where, const json_
     return TANE_OK;
 }
 
-/* Hugging Face's library does not look at an added token's id: it has the id of the model's token of the same text, else
- * the next free one. Where the file says otherwise one of the two is wrong, and no model would tell which. */
+/* Hugging Face's library does not look at an added token's id: it has the id of the model's token of the same text,
+ * else the next free one. Where the file says otherwise one of the two is wrong, and no model would tell which. */
 static Status check_added(TokenizerSpec *spec, const char *where) {
     Status st = TANE_OK;
     Vocab model = {0}, added = {0};
@@ -65,7 +65,8 @@ static Status check_added(TokenizerSpec *spec, const char *where) {
         int32_t id = twin >= 0 ? spec->added[twin].id : vocab_find(&model, token.content.data, token.content.n);
         if (id < 0) id = next++;
         if (id != token.id)
-            TRY(FAIL(TANE_EFORMAT, "%s: added_tokens[%zu]: \"%.80s\" has the id %d, but by the rules of tokenizers it is %d (%s)",
+            TRY(FAIL(TANE_EFORMAT,
+                     "%s: added_tokens[%zu]: \"%.80s\" has the id %d, but by the rules of tokenizers it is %d (%s)",
                      where, i, token.content.data, token.id, id,
                      id < spec->n_tokens ? "the vocabulary has it" : "the next free one"));
         if (twin >= 0) {
@@ -124,8 +125,8 @@ static Status read_members(FileReader *f) {
 static Status check_version(const FileReader *f) {
     const char *version = json_string_value(f->trees[VERSION]);
     if (!f->trees[VERSION] || (version && strcmp(version, "1.0") == 0)) return TANE_OK;
-    return FAIL(TANE_EUNSUPPORTED, "%s: version is %s%.20s; tane reads version \"1.0\"", f->r.where, version ? "" : "no text",
-                version ? version : "");
+    return FAIL(TANE_EUNSUPPORTED, "%s: version is %s%.20s; tane reads version \"1.0\"", f->r.where,
+                version ? "" : "no text", version ? version : "");
 }
 
 Status tokenizer_spec_read_json(TokenizerSpec *spec, const char *where, const char *text, size_t n) {

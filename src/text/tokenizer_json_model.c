@@ -1,4 +1,5 @@
-/* "model" of a tokenizer.json: the vocabulary and the merges, read as they come, because they are nearly all of the file. */
+/* "model" of a tokenizer.json: the vocabulary and the merges, read as they come, because they are nearly all of the
+ * file. */
 #include <math.h>
 #include <string.h>
 
@@ -15,14 +16,14 @@ typedef struct Entry {
 typedef struct ModelReader {
     TokenizerSpec *spec;
     JsonReader *r;
-    char type[16];       /* "" so far */
-    char *unk_token;     /* NULL: none */
-    int64_t unk_id;      /* -1: none */
-    Entry *entries;      /* (n), mem_free */
+    char type[16];   /* "" so far */
+    char *unk_token; /* NULL: none */
+    int64_t unk_id;  /* -1: none */
+    Entry *entries;  /* (n), mem_free */
     size_t n, cap;
     bool has_vocab, is_list, has_merges, has_prefix;
-    const char *merges;  /* where they stand, until the vocabulary is there */
-    char *room;          /* for texts, in the spec's arena */
+    const char *merges; /* where they stand, until the vocabulary is there */
+    char *room;         /* for texts, in the spec's arena */
     size_t room_left;
 } ModelReader;
 
@@ -57,8 +58,8 @@ static Status read_int(ModelReader *m, const char *key, int64_t lo, int64_t hi, 
     if (json_peek(m->r) == 'n') return json_skip(m->r);
     TRY_RETURN(json_next_int(m->r, out));
     if (*out < lo || *out > hi)
-        return json_reader_fail(m->r, "model.%s is %lld; it must be from %lld to %lld", key, (long long)*out, (long long)lo,
-                                (long long)hi);
+        return json_reader_fail(m->r, "model.%s is %lld; it must be from %lld to %lld", key, (long long)*out,
+                                (long long)lo, (long long)hi);
     return TANE_OK;
 }
 
@@ -195,7 +196,8 @@ static Status find_half(const ModelReader *m, const Vocab *vocab, size_t i, cons
 }
 
 /* "a b" */
-static Status split_merge(const ModelReader *m, const Vocab *vocab, size_t i, const char *text, size_t n, SpecMerge *out) {
+static Status split_merge(const ModelReader *m, const Vocab *vocab, size_t i, const char *text, size_t n,
+                          SpecMerge *out) {
     const char *space = memchr(text, ' ', n);
     size_t left = space ? (size_t)(space - text) : n;
     if (!space || memchr(space + 1, ' ', n - left - 1))
@@ -312,8 +314,8 @@ static Status find_kind(ModelReader *m) {
         return FAIL(TANE_EFORMAT, "%s: model.vocab of type %s must be %s", m->r->where, type,
                     m->is_list ? "an object {\"text\": id}" : "a list [[text, score]]");
     }
-    return FAIL(TANE_EUNSUPPORTED, "%s: model.type is \"%s\"; tane has BPE, Unigram, WordPiece and WordLevel", m->r->where,
-                type);
+    return FAIL(TANE_EUNSUPPORTED, "%s: model.type is \"%s\"; tane has BPE, Unigram, WordPiece and WordLevel",
+                m->r->where, type);
 }
 
 static Status finish(ModelReader *m) {

@@ -1,5 +1,5 @@
-/* normalizer, pre_tokenizer, decoder and post_processor of a tokenizer.json. Every kind is a row of a table with a function
- * that reads its fields; what is in no table is TANE_EUNSUPPORTED with its place. Sequences are laid flat. */
+/* normalizer, pre_tokenizer, decoder and post_processor of a tokenizer.json. Every kind is a row of a table with a
+ * function that reads its fields; what is in no table is TANE_EUNSUPPORTED with its place. Sequences are laid flat. */
 #include <stdio.h>
 #include <string.h>
 
@@ -239,7 +239,8 @@ static Status unsupported(const StepReader *r, const char *type, const char *nam
 }
 
 static Status get_type(const StepReader *r, const json_t *object, const char **type) {
-    if (!json_is_object(object)) return FAIL(TANE_EFORMAT, "%s: %s must be an object {\"type\": ...}", r->where, r->path);
+    if (!json_is_object(object))
+        return FAIL(TANE_EFORMAT, "%s: %s must be an object {\"type\": ...}", r->where, r->path);
     *type = json_string_value(json_object_get(object, "type"));
     return *type ? TANE_OK : FAIL(TANE_EFORMAT, "%s: %s.type is missing; it must be a text", r->where, r->path);
 }
@@ -293,7 +294,8 @@ out:
     return st;
 }
 
-#define TABLE(title, list, kinds) {(title), (list), (kinds), sizeof(kinds) / sizeof *(kinds)}
+#define TABLE(title, list, kinds)                                                                                      \
+    { (title), (list), (kinds), sizeof(kinds) / sizeof *(kinds) }
 
 Status json_normalizers_read(TokenizerSpec *spec, const char *where, const json_t *value) {
     static const StepTable table = TABLE("normalizer", "normalizers", normalizers);
@@ -338,8 +340,8 @@ static Status get_id(const StepReader *r, const json_t *value, const char *key, 
 static Status template_ids(const StepReader *r, const json_t *object, const char *id, const json_t **ids) {
     *ids = json_object_get(json_object_get(json_object_get(object, "special_tokens"), id), "ids");
     if (json_is_array(*ids)) return TANE_OK;
-    return FAIL(TANE_EFORMAT, "%s: %s.special_tokens has no \"%.60s\" with ids, which the template uses", r->where, r->path,
-                id);
+    return FAIL(TANE_EFORMAT, "%s: %s.special_tokens has no \"%.60s\" with ids, which the template uses", r->where,
+                r->path, id);
 }
 
 /* One piece of a template: {"SpecialToken": {"id": "<s>"}} or {"Sequence": {"id": "A"}}. *ids NULL: the sequence. */

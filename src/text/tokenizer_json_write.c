@@ -1,4 +1,5 @@
-/* Writing tokenizer.json from a spec. The vocabulary and the merges are written as they go, the small parts from trees. */
+/* Writing tokenizer.json from a spec. The vocabulary and the merges are written as they go, the small parts from trees.
+ */
 #include <string.h>
 
 #include "text/tokenizer_json.h"
@@ -21,13 +22,14 @@ static json_t *pattern_json(const TokenStep *s) {
 }
 
 static json_t *replace_json(const TokenStep *s) {
-    return json_pack("{s:s, s:o, s:o}", "type", "Replace", "pattern", pattern_json(s), "content", text_json(s->content));
+    return json_pack("{s:s, s:o, s:o}", "type", "Replace", "pattern", pattern_json(s), "content",
+                     text_json(s->content));
 }
 
 static json_t *metaspace_json(const TokenStep *s) {
     static const char *const names[] = {"always", "first", "never"};
-    return json_pack("{s:s, s:o, s:s, s:b}", "type", "Metaspace", "replacement", text_json(s->content), "prepend_scheme",
-                     names[s->prepend], "split", s->split);
+    return json_pack("{s:s, s:o, s:s, s:b}", "type", "Metaspace", "replacement", text_json(s->content),
+                     "prepend_scheme", names[s->prepend], "split", s->split);
 }
 
 static json_t *bert_json(const TokenStep *s) {
@@ -46,10 +48,14 @@ static json_t *charsmap_json(const TokenStep *s) {
 }
 
 static json_t *normalizer_json(const TokenStep *s) {
-    static const char *const plain[] = {
-        [NORMALIZE_NFC] = "NFC", [NORMALIZE_NFD] = "NFD", [NORMALIZE_NFKC] = "NFKC", [NORMALIZE_NFKD] = "NFKD",
-        [NORMALIZE_LOWERCASE] = "Lowercase", [NORMALIZE_STRIP_ACCENTS] = "StripAccents", [NORMALIZE_NMT] = "Nmt",
-        [NORMALIZE_BYTE_LEVEL] = "ByteLevel"};
+    static const char *const plain[] = {[NORMALIZE_NFC] = "NFC",
+                                        [NORMALIZE_NFD] = "NFD",
+                                        [NORMALIZE_NFKC] = "NFKC",
+                                        [NORMALIZE_NFKD] = "NFKD",
+                                        [NORMALIZE_LOWERCASE] = "Lowercase",
+                                        [NORMALIZE_STRIP_ACCENTS] = "StripAccents",
+                                        [NORMALIZE_NMT] = "Nmt",
+                                        [NORMALIZE_BYTE_LEVEL] = "ByteLevel"};
     switch ((NormalizerKind)s->kind) {
     case NORMALIZE_STRIP:
         return json_pack("{s:s, s:b, s:b}", "type", "Strip", "strip_left", s->left, "strip_right", s->right);
@@ -62,7 +68,8 @@ static json_t *normalizer_json(const TokenStep *s) {
 }
 
 static json_t *pre_tokenizer_json(const TokenStep *s) {
-    static const char *const behaviors[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    static const char *const behaviors[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
+                                            "Contiguous"};
     switch ((PreTokenizerKind)s->kind) {
     case PRE_SPLIT:
         return json_pack("{s:s, s:o, s:s, s:b}", "type", "Split", "pattern", pattern_json(s), "behavior",
@@ -85,8 +92,8 @@ static json_t *pre_tokenizer_json(const TokenStep *s) {
 static json_t *decoder_json(const TokenStep *s) {
     switch ((DecoderKind)s->kind) {
     case DECODE_BYTE_LEVEL:
-        return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 1, "trim_offsets", 1, "use_regex",
-                         1);
+        return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 1, "trim_offsets", 1,
+                         "use_regex", 1);
     case DECODE_METASPACE: return metaspace_json(s);
     case DECODE_BYTE_FALLBACK: return json_pack("{s:s}", "type", "ByteFallback");
     case DECODE_FUSE: return json_pack("{s:s}", "type", "Fuse");
@@ -95,7 +102,8 @@ static json_t *decoder_json(const TokenStep *s) {
                          (json_int_t)s->start, "stop", (json_int_t)s->stop);
     case DECODE_REPLACE: return replace_json(s);
     case DECODE_WORDPIECE:
-        return json_pack("{s:s, s:o, s:b}", "type", "WordPiece", "prefix", text_json(s->content), "cleanup", s->cleanup);
+        return json_pack("{s:s, s:o, s:b}", "type", "WordPiece", "prefix", text_json(s->content), "cleanup",
+                         s->cleanup);
     case DECODE_BPE: return json_pack("{s:s, s:o}", "type", "BPEDecoder", "suffix", text_json(s->content));
     }
     return NULL;
@@ -116,9 +124,9 @@ static json_t *added_json(const TokenizerSpec *spec) {
     json_t *list = json_array();
     for (size_t i = 0; i < spec->n_added; i++) {
         const AddedToken *t = &spec->added[i];
-        list = append(list, json_pack("{s:i, s:o, s:b, s:b, s:b, s:b, s:b}", "id", t->id, "content", text_json(t->content),
-                                      "single_word", t->single_word, "lstrip", t->lstrip, "rstrip", t->rstrip,
-                                      "normalized", t->normalized, "special", t->special));
+        list = append(list, json_pack("{s:i, s:o, s:b, s:b, s:b, s:b, s:b}", "id", t->id, "content",
+                                      text_json(t->content), "single_word", t->single_word, "lstrip", t->lstrip,
+                                      "rstrip", t->rstrip, "normalized", t->normalized, "special", t->special));
     }
     return list;
 }
@@ -170,8 +178,8 @@ static Status put_member(Str *out, const char *key, json_t *value) {
 
 static json_t *text_or_null(Bytes text) { return text.n ? text_json(text) : json_null(); }
 
-/* Added tokens that are no tokens of the model get ids by Hugging Face's rule, one after the other behind the vocabulary.
- * Where that would give others they are written into the vocabulary. */
+/* Added tokens that are no tokens of the model get ids by Hugging Face's rule, one after the other behind the
+ * vocabulary. Where that would give others they are written into the vocabulary. */
 static Status need_place(const TokenizerSpec *spec, bool *need) {
     Vocab model = {0};
     int32_t next = 0;
@@ -231,8 +239,8 @@ static Status put_scores(const TokenizerSpec *spec, Str *out) {
     for (int32_t id = 0; id < spec->n_tokens; id++) {
         const SpecToken *token = &spec->tokens[id];
         if (!token->text.data)
-            return FAIL(TANE_EUNSUPPORTED, "the id %d stands for nothing; a Unigram vocabulary in tokenizer.json has no holes",
-                        id);
+            return FAIL(TANE_EUNSUPPORTED,
+                        "the id %d stands for nothing; a Unigram vocabulary in tokenizer.json has no holes", id);
         TRY_RETURN(put(out, id ? ",\n      [\n        " : "\n      [\n        "));
         TRY_RETURN(json_write_text(out, token->text.data, token->text.n));
         json_t *score = json_real(token->score);
@@ -258,7 +266,9 @@ static Status put_merge(Str *out, Bytes left, Bytes right, bool *first) {
 /* Ranks as merges: a token can be made of any two tokens that spell it, those of lower ids first. */
 static Status put_ranked(const TokenizerSpec *spec, const Vocab *vocab, int32_t id, Str *out, bool *first) {
     enum { MAX_PAIRS = 512 };
-    struct Pair { int32_t left, right; } pairs[MAX_PAIRS];
+    struct Pair {
+        int32_t left, right;
+    } pairs[MAX_PAIRS];
     Bytes text = spec->tokens[id].text;
     int n = 0;
     for (size_t cut = 1; text.data && cut < text.n; cut++) {
@@ -266,10 +276,12 @@ static Status put_ranked(const TokenizerSpec *spec, const Vocab *vocab, int32_t 
         int32_t left = vocab_find(vocab, text.data, cut), right = vocab_find(vocab, text.data + cut, text.n - cut);
         if (left < 0 || right < 0) continue;
         if (n == MAX_PAIRS)
-            return FAIL(TANE_EUNSUPPORTED, "token %d can be put together in more than %d ways; tane cannot list its merges",
-                        id, MAX_PAIRS);
+            return FAIL(TANE_EUNSUPPORTED,
+                        "token %d can be put together in more than %d ways; tane cannot list its merges", id,
+                        MAX_PAIRS);
         int at = n++;
-        for (; at > 0 && (pairs[at - 1].left > left || (pairs[at - 1].left == left && pairs[at - 1].right > right)); at--)
+        for (; at > 0 && (pairs[at - 1].left > left || (pairs[at - 1].left == left && pairs[at - 1].right > right));
+             at--)
             pairs[at] = pairs[at - 1];
         pairs[at] = (struct Pair){left, right};
     }
@@ -297,7 +309,9 @@ out:
     return st;
 }
 
-static json_t *unk_json(const TokenizerSpec *spec) { return spec->unk < 0 ? json_null() : text_json(text_of(spec, spec->unk)); }
+static json_t *unk_json(const TokenizerSpec *spec) {
+    return spec->unk < 0 ? json_null() : text_json(text_of(spec, spec->unk));
+}
 
 static Status put_model(const TokenizerSpec *spec, Str *out) {
     static const char *const names[] = {"BPE", "Unigram", "WordPiece", "WordLevel"};

@@ -1,5 +1,5 @@
-/* What a kind of tokenizer fills in. tokenizer.c holds what all kinds share; each kind is one table of functions: SentencePiece
- * models (spm_model.c), and everything that comes as a TokenizerSpec (pipeline.c).
+/* What a kind of tokenizer fills in. tokenizer.c holds what all kinds share; each kind is one table of functions:
+ * SentencePiece models (spm_model.c), and everything that comes as a TokenizerSpec (pipeline.c).
  *
  * A kind's loader sets pieces, texts, the special ids and `model`; on failure it leaves the releasing to its `release`.
  */
@@ -25,9 +25,9 @@ struct Tokenizer {
     Bytes *texts;       /* (n_pieces) the same texts with their lengths; data NULL: this id stands for nothing */
     bool *special;      /* (n_pieces) decoding leaves it out */
     int32_t n_pieces;
-    Vocab vocab;        /* over texts */
+    Vocab vocab; /* over texts */
     int32_t bos, eos, pad, unk;
-    int32_t *post;      /* (n_post) what add_special adds around POST_SEQUENCE */
+    int32_t *post; /* (n_post) what add_special adds around POST_SEQUENCE */
     size_t n_post;
     TokenizerFiles files; /* what it was read from, to be written back as it was */
     Arena arena;

@@ -1,10 +1,10 @@
 /* What a tokenizer is, whatever file it came from: tokenizer.json, tiktoken ranks, a GGUF file, training. The loaders
- * fill in a spec; tokenizer_from_spec makes it run (text/pipeline.c); tokenizer_spec_json writes it as the tokenizer.json
- * that Hugging Face's tokenizers opens.
+ * fill in a spec; tokenizer_from_spec makes it run (text/pipeline.c); tokenizer_spec_json writes it as the
+ * tokenizer.json that Hugging Face's tokenizers opens.
  *
  * The model of the world is that of tokenizers (docs: https://huggingface.co/docs/tokenizers/pipeline):
  *
- *     text -> added tokens cut out -> normalizers -> pre-tokenizers -> model (BPE, Unigram, WordPiece) -> post-processor
+ *     text -> added tokens cut out -> normalizers -> pre-tokenizers -> model -> post-processor
  *     ids -> token texts -> decoders -> text
  *
  * Names of kinds and fields are those of tokenizer.json. All memory is in the spec's arena.
@@ -17,8 +17,8 @@
 
 typedef enum TokenModel { TOKEN_BPE, TOKEN_UNIGRAM, TOKEN_WORDPIECE, TOKEN_WORDLEVEL } TokenModel;
 
-/* A token of the vocabulary, text as tokenizer.json spells it (byte-level ones in GPT-2's alphabet). text.data NULL: this
- * id stands for nothing (a hole in the numbering) unless an added token has it. */
+/* A token of the vocabulary, text as tokenizer.json spells it (byte-level ones in GPT-2's alphabet). text.data NULL:
+ * this id stands for nothing (a hole in the numbering) unless an added token has it. */
 typedef struct SpecToken {
     Bytes text;
     double score; /* Unigram's log-probability */
@@ -40,12 +40,12 @@ typedef enum NormalizerKind {
     NORMALIZE_NFKC,
     NORMALIZE_NFKD,
     NORMALIZE_LOWERCASE,
-    NORMALIZE_STRIP,        /* left, right */
+    NORMALIZE_STRIP, /* left, right */
     NORMALIZE_STRIP_ACCENTS,
-    NORMALIZE_REPLACE,      /* pattern (regex?), content */
-    NORMALIZE_PREPEND,      /* content */
-    NORMALIZE_PRECOMPILED,  /* content: SentencePiece's charsmap */
-    NORMALIZE_BERT,         /* clean_text, chinese, strip_accents (-1 as lowercase), lowercase */
+    NORMALIZE_REPLACE,     /* pattern (regex?), content */
+    NORMALIZE_PREPEND,     /* content */
+    NORMALIZE_PRECOMPILED, /* content: SentencePiece's charsmap */
+    NORMALIZE_BERT,        /* clean_text, chinese, strip_accents (-1 as lowercase), lowercase */
     NORMALIZE_NMT,
     NORMALIZE_BYTE_LEVEL
 } NormalizerKind;
@@ -77,10 +77,10 @@ typedef enum DecoderKind {
     DECODE_METASPACE, /* content, prepend */
     DECODE_BYTE_FALLBACK,
     DECODE_FUSE,
-    DECODE_STRIP,   /* content (one character), start, stop */
-    DECODE_REPLACE, /* pattern (regex?), content */
+    DECODE_STRIP,     /* content (one character), start, stop */
+    DECODE_REPLACE,   /* pattern (regex?), content */
     DECODE_WORDPIECE, /* content: prefix; cleanup */
-    DECODE_BPE      /* content: suffix */
+    DECODE_BPE        /* content: suffix */
 } DecoderKind;
 
 /* A step of any of the three sequences; which fields count stands beside the kinds. */
@@ -128,8 +128,8 @@ void tokenizer_spec_release(TokenizerSpec *spec);
 /* From tokenizer.json's bytes; `where` names the file in errors. A construct that tane lacks is TANE_EUNSUPPORTED and
  * names it with its path in the file. */
 Status tokenizer_spec_read_json(TokenizerSpec *spec, const char *where, const char *text, size_t n);
-/* From a tiktoken rank file ("base64 rank" a line). `pattern` is the splitting expression, and `special` (n) the special
- * tokens, which such a file lacks: pattern NULL means cl100k_base's, and no special tokens then. */
+/* From a tiktoken rank file ("base64 rank" a line). `pattern` is the splitting expression, and `special` (n) the
+ * special tokens, which such a file lacks: pattern NULL means cl100k_base's, and no special tokens then. */
 Status tokenizer_spec_read_tiktoken(TokenizerSpec *spec, const char *where, const char *text, size_t n,
                                     const char *pattern, const AddedToken *special, size_t n_special);
 /* tokenizer.json as Hugging Face writes it (indented). */

@@ -6,10 +6,10 @@
 
 /* A node's children lie side by side, their bytes ascending. */
 typedef struct TrieNode {
-    uint32_t first;    /* child */
-    int32_t value;     /* of the text that ends here, -1: none does */
+    uint32_t first; /* child */
+    int32_t value;  /* of the text that ends here, -1: none does */
     uint16_t children;
-    uint8_t byte;      /* that led here */
+    uint8_t byte; /* that led here */
 } TrieNode;
 
 typedef struct Trie {
@@ -18,7 +18,8 @@ typedef struct Trie {
     uint32_t root[256]; /* the root's children; 0: none */
 } Trie;
 
-/* texts (n) get the values 0..n-1; of equal texts the last one counts, empty ones and those with data NULL are left out. */
+/* texts (n) get the values 0..n-1; of equal texts the last one counts, empty ones and those with data NULL are left
+ * out. */
 Status trie_build(Trie *trie, const void *first, size_t stride, size_t n);
 void trie_free(Trie *trie);
 

@@ -101,7 +101,8 @@ static Status put(TokenList *out, int32_t id, uint32_t **ends, size_t end) {
 }
 
 /* A run of unknown characters: a token after all if it spells one, else its bytes, else one unknown token. */
-static Status put_unknown(const Unigram *u, const char *text, size_t begin, size_t end, TokenList *out, uint32_t **ends) {
+static Status put_unknown(const Unigram *u, const char *text, size_t begin, size_t end, TokenList *out,
+                          uint32_t **ends) {
     uint32_t node = 0;
     size_t at = begin;
     while (at < end && (node = trie_step(&u->trie, node, (uint8_t)text[at]))) at++;
@@ -117,7 +118,8 @@ static bool is_unknown(const Unigram *u, int32_t id) { return id == UNKNOWN || i
 
 static Status check_known(const Unigram *u, const UnigramNode *node, const char *text, size_t end) {
     if (node->id != UNKNOWN || u->unk >= 0) return TANE_OK;
-    return FAIL(TANE_EINVAL, "the tokenizer has no token for \"%.*s\" and no unknown token either; its file lacks unk_id",
+    return FAIL(TANE_EINVAL,
+                "the tokenizer has no token for \"%.*s\" and no unknown token either; its file lacks unk_id",
                 (int)(end - node->start), text + node->start);
 }
 

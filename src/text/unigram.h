@@ -1,8 +1,8 @@
-/* Unigram (Kudo 2018): of all ways to put a text together from tokens the one with the highest sum of log-probabilities,
- * found by Viterbi's algorithm over a trie in one pass.
+/* Unigram (Kudo 2018): of all ways to put a text together from tokens the one with the highest sum of
+ * log-probabilities, found by Viterbi's algorithm over a trie in one pass.
  *
- * As in Hugging Face's tokenizers: sums in double, the earlier of equals, a character without a token of its own may stand
- * alone at 10 below the lowest score, and a run of such is one unknown token (or its bytes).
+ * As in Hugging Face's tokenizers: sums in double, the earlier of equals, a character without a token of its own may
+ * stand alone at 10 below the lowest score, and a run of such is one unknown token (or its bytes).
  */
 #ifndef TEXT_UNIGRAM_H
 #define TEXT_UNIGRAM_H
@@ -11,8 +11,8 @@
 
 typedef struct Unigram Unigram;
 
-/* The tokens are borrowed. byte_token (256) is copied; NULL: no byte fallback. unk -1: a character without a token is an
- * error when it comes. */
+/* The tokens are borrowed. byte_token (256) is copied; NULL: no byte fallback. unk -1: a character without a token is
+ * an error when it comes. */
 Status unigram_new(Unigram **out, const SpecToken *tokens, int32_t n, int32_t unk, const int32_t *byte_token);
 void unigram_free(Unigram *u); /* NULL is fine */
 

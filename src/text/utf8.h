@@ -47,7 +47,8 @@ static inline size_t utf8_decode(const char *text, size_t n, uint32_t *code) {
 static inline size_t utf8_bad_length(const char *text, size_t n) {
     const unsigned char *b = (const unsigned char *)text;
     if (n < 2 || b[0] < 0xC2 || b[0] > 0xF4) return 1;
-    unsigned char lo = b[0] == 0xE0 ? 0xA0 : b[0] == 0xF0 ? 0x90 : 0x80, hi = b[0] == 0xED ? 0x9F : b[0] == 0xF4 ? 0x8F : 0xBF;
+    unsigned char lo = b[0] == 0xE0 ? 0xA0 : b[0] == 0xF0 ? 0x90 : 0x80;
+    unsigned char hi = b[0] == 0xED ? 0x9F : b[0] == 0xF4 ? 0x8F : 0xBF;
     if (b[1] < lo || b[1] > hi) return 1;
     size_t whole = b[0] >= 0xF0 ? 4 : b[0] >= 0xE0 ? 3 : 2, len = 2;
     while (len < n && len < whole && (b[len] & 0xC0) == 0x80) len++;

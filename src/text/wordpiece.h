@@ -1,6 +1,6 @@
-/* WordPiece (Schuster and Nakajima 2012): the longest token that a word begins with, then the longest continuation ("##...")
- * that the rest begins with, and so on; a word that cannot be had so is one unknown token. And WordLevel: a word is a token
- * or unknown.
+/* WordPiece (Schuster and Nakajima 2012): the longest token that a word begins with, then the longest continuation
+ * ("##...") that the rest begins with, and so on; a word that cannot be had so is one unknown token. And WordLevel: a
+ * word is a token or unknown.
  */
 #ifndef TEXT_WORDPIECE_H
 #define TEXT_WORDPIECE_H

@@ -6,7 +6,8 @@
 
 #include "fuzz.h"
 
-static const char text[] = "Hello, w\xC3\xB6rld! It's 123 <s>x</s> \xE2\x96\x81\xE5\x90\xBE\xE8\xBC\xA9 e\xCC\x81\xCC\xA3 \xF0\x9F\x99\x82\r\n\t  "
+static const char text[] = "Hello, w\xC3\xB6rld! It's 123 <s>x</s> \xE2\x96\x81\xE5\x90\xBE\xE8\xBC\xA9 "
+                           "e\xCC\x81\xCC\xA3 \xF0\x9F\x99\x82\r\n\t  "
                            "a\xFF\xE2\x82 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa<|end|>";
 
 static void decode(const Tokenizer *tok, const TokenList *list) {

@@ -141,7 +141,7 @@ static void sift_up(uint64_t *heap, size_t i) {
 }
 
 /* The same for many symbols. The heap has each pair when it came to be; an entry counts while its symbol still has that
- * rank. It holds fewer than 3 n entries: n at first, and each merge puts in two at most and takes out one. */
+ * rank. It holds fewer than 2 n entries: n at first, and each merge takes out one and puts in two at most. */
 static size_t merge_many(const Bpe *b, BpeWork *w, size_t n) {
     int32_t *id = w->id, *rank = w->rank;
     uint32_t *left = w->left, *right = w->right, *end = w->end, count = (uint32_t)n;
@@ -210,7 +210,7 @@ static Status need_symbols(BpeWork *w, size_t n) {
     TRY(MEM_NEW_ARRAY(&w->end, cap));
     TRY(MEM_NEW_ARRAY(&w->left, cap));
     TRY(MEM_NEW_ARRAY(&w->right, cap));
-    TRY(MEM_NEW_ARRAY(&w->heap, 3 * cap));
+    TRY(MEM_NEW_ARRAY(&w->heap, 2 * cap));
     w->cap = cap;
 out:
     if (st != TANE_OK) drop_arrays(w);

@@ -517,20 +517,20 @@ static void convert(const char *from, const char *to, const char *type) {
 }
 
 /* How far numbers that went through a type may be from where they were: each number times `of_number`, the largest of
- * its block times `of_block`, and `absolute`; and root mean square over the tensor, relative to the numbers'. F32 is
- * not exact because Gemma's norms are stored as they are in one format and less one in the other. F16 has no small
- * numbers. Q8_0 rounds to 1/127 of the largest number and keeps that in 11 bits; Q4_0 to 1/8, and what is as large as
- * the largest but of the other sign is cut by 1/8. Q4_K has no simple bound for one number; 4.5 bits leave 6 to 8% of
- * noise. */
+ * its block times `of_block`, and `absolute`. F32 is not exact because Gemma's norms are stored as they are in one
+ * format and less one in the other. F16 has no small numbers. Q8_0 rounds to 1/127 of the largest number and keeps that
+ * in 11 bits; Q4_0 to 1/8, and what is as large as the largest but of the other sign is cut by 1/8. Q4_K has 16 steps
+ * over the range of 32 numbers, at most 2/15 of the largest of 256, and 6 bits for the step and the smallest number:
+ * 1/15 + 1/63 + 1/63; what its search gives away to be better on average is a little more. */
 typedef struct TypeError {
     GgmlType type;
-    double of_number, of_block, absolute, rms;
+    double of_number, of_block, absolute;
 } TypeError;
 
 static const TypeError TYPE_ERRORS[] = {
-    {GGML_F32, 0, 0, 0x1p-25, 1e-7},         {GGML_F16, 0x1p-11, 0, 0x1p-25, 0x1p-11},
-    {GGML_BF16, 0x1p-8, 0, 0, 0x1p-8},       {GGML_Q8_0, 0, (0.5 + 0.07) / 127, 0, 0.01},
-    {GGML_Q4_0, 0, 1.0 / 8 + 1e-3, 0, 0.12}, {GGML_Q4_K, 0, 0.5, 0, 0.09},
+    {GGML_F32, 0, 0, 0x1p-25},         {GGML_F16, 0x1p-11, 0, 0x1p-25},
+    {GGML_BF16, 0x1p-8, 0, 0},         {GGML_Q8_0, 0, (0.5 + 0.07) / 127, 0},
+    {GGML_Q4_0, 0, 1.0 / 8 + 1e-3, 0}, {GGML_Q4_K, 0, 1.0 / 6, 0},
 };
 
 static const TypeError *type_error(const GgmlTypeInfo *info) {
@@ -549,65 +549,106 @@ static float *decoded(const GgufTensor *t, int64_t *n) {
     return x;
 }
 
-/* Returns the root mean square error relative to the numbers'. */
+/* Root mean square of a - b, relative to a's. */
+static double relative_error(const float *a, const float *b, int64_t n) {
+    double error = 0, size = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double d = (double)a[i] - (double)b[i];
+        error += d * d;
+        size += (double)a[i] * (double)a[i];
+    }
+    return sqrt(error / size);
+}
+
+/* What Q4_0, the simplest 4-bit type, makes of these numbers. */
+static double error_as_q4_0(const float *x, int64_t n) {
+    void *blocks;
+    float *y;
+    assert_ok(mem_new(&blocks, ggml_row_bytes(ggml_type_info(GGML_Q4_0), n), 1));
+    assert_ok(MEM_NEW_ARRAY(&y, (size_t)n));
+    ggml_encode(GGML_Q4_0, x, n, blocks);
+    ggml_decode(GGML_Q4_0, blocks, n, y);
+    double error = relative_error(x, y, n);
+    mem_free(blocks);
+    mem_free(y);
+    return error;
+}
+
+/* Returns the relative error. */
 static double check_tensor(const GgufTensor *before, const GgufTensor *after) {
-    int64_t n, n_after;
+    int64_t n, n_after, block = after->type->block;
     float *x = decoded(before, &n), *y = decoded(after, &n_after);
     const TypeError *bound = type_error(after->type);
-    double error = 0, size = 0;
     assert_int_equal(n, n_after);
-    for (int64_t begin = 0; begin < n; begin += after->type->block) {
+    for (int64_t begin = 0; begin < n; begin += block) {
         double largest = 0;
-        for (int64_t i = begin; i < begin + after->type->block; i++) largest = fmax(largest, fabs((double)x[i]));
-        for (int64_t i = begin; i < begin + after->type->block; i++) {
+        for (int64_t i = begin; i < begin + block; i++) largest = fmax(largest, fabs((double)x[i]));
+        for (int64_t i = begin; i < begin + block; i++) {
             double a = (double)x[i], d = fabs(a - (double)y[i]);
             if (d > bound->of_number * fabs(a) + bound->of_block * largest + bound->absolute)
                 fail_msg("%s as %s: number %lld is %g, was %g (the block's largest: %g)", after->name,
                          after->type->name, (long long)i, (double)y[i], a, largest);
-            error += d * d;
-            size += a * a;
         }
     }
+    double error = relative_error(x, y, n);
+    if (after->type->type == GGML_Q4_K && !(error < error_as_q4_0(x, n)))
+        fail_msg("%s: Q4_K has an error of %g, Q4_0 %g", after->name, error, error_as_q4_0(x, n));
     mem_free(x);
     mem_free(y);
-    error = sqrt(error / size);
-    if (error > bound->rms) fail_msg("%s as %s: relative error %g", after->name, after->type->name, error);
     return error;
 }
 
-/* The tokenizer and what else a model is must come through unchanged. */
+static void check_int(const GgufFile *before, const GgufFile *after, const char *key) {
+    int64_t a = -1, b = -1;
+    assert_ok(gguf_int(before, key, false, 0, INT64_MAX, &a));
+    assert_ok(gguf_int(after, key, false, 0, INT64_MAX, &b));
+    if (a != b) fail_msg("%s is %lld, was %lld", key, (long long)b, (long long)a);
+}
+
+static bool same_text(GgufText a, GgufText b) { return a.n == b.n && !memcmp(a.data, b.data, a.n); }
+
+static void check_text(const GgufFile *before, const GgufFile *after, const char *key) {
+    GgufText a = {"", 0}, b = {"", 0};
+    assert_ok(gguf_text(before, key, false, &a));
+    assert_ok(gguf_text(after, key, false, &b));
+    if (!same_text(a, b)) fail_msg("%s is \"%.*s\", was \"%.*s\"", key, (int)b.n, b.data, (int)a.n, a.data);
+}
+
+static void check_texts(const GgufFile *before, const GgufFile *after, const char *key) {
+    GgufKind kind;
+    size_t n, n_after;
+    assert_ok(gguf_array(before, key, false, &kind, &n));
+    assert_ok(gguf_array(after, key, false, &kind, &n_after));
+    if (n != n_after) fail_msg("%s has %zu elements, had %zu", key, n_after, n);
+    for (size_t i = 0; i < n; i++)
+        if (!same_text(gguf_array_text(before, key, i), gguf_array_text(after, key, i)))
+            fail_msg("%s[%zu] has changed", key, i);
+}
+
+/* The tokenizer and what else a model is must come through unchanged. An unknown token too, except in byte-level BPE:
+ * there it is a word of the file without a meaning, since no byte is unknown, and tane drops it. */
 static void check_keys(const GgufFile *before, const GgufFile *after) {
-    static const char *const texts[] = {"general.architecture", "tokenizer.ggml.model", "tokenizer.ggml.pre",
-                                        "tokenizer.chat_template"};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        GgufText a = {"", 0}, b = {"", 0};
-        assert_ok(gguf_text(before, texts[i], false, &a));
-        assert_ok(gguf_text(after, texts[i], false, &b));
-        if (a.n != b.n || memcmp(a.data, b.data, a.n)) fail_msg("%s: \"%.*s\"", texts[i], (int)b.n, b.data);
+    static const char *const sizes[] = {
+        "block_count",          "context_length",          "embedding_length",        "feed_forward_length",
+        "attention.head_count", "attention.head_count_kv", "attention.sliding_window"};
+    GgufText name;
+    assert_ok(gguf_text(before, "general.architecture", true, &name));
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char key[128];
+        snprintf(key, sizeof key, "%.*s.%s", (int)name.n, name.data, sizes[i]);
+        check_int(before, after, key);
     }
-    static const char *const numbers[] = {"%s.block_count",
-                                          "%s.context_length",
-                                          "%s.embedding_length",
-                                          "%s.feed_forward_length",
-                                          "%s.attention.head_count",
-                                          "%s.attention.head_count_kv",
-                                          "%s.attention.sliding_window",
-                                          "tokenizer.ggml.bos_token_id",
-                                          "tokenizer.ggml.eos_token_id",
-                                          "tokenizer.ggml.padding_token_id",
-                                          "tokenizer.ggml.unknown_token_id"};
-    GgufText architecture;
-    assert_ok(gguf_text(before, "general.architecture", true, &architecture));
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        char key[128] = "";
-        int64_t a = -1, b = -1;
-        const char *rest = strncmp(numbers[i], "%s", 2) ? NULL : numbers[i] + 2;
-        if (rest) snprintf(key, sizeof key, "%.*s%s", (int)architecture.n, architecture.data, rest);
-        else snprintf(key, sizeof key, "%s", numbers[i]);
-        assert_ok(gguf_int(before, key, false, 0, INT64_MAX, &a));
-        assert_ok(gguf_int(after, key, false, 0, INT64_MAX, &b));
-        if (a != b) fail_msg("%s is %lld, was %lld", key, (long long)b, (long long)a);
-    }
+    check_int(before, after, "tokenizer.ggml.bos_token_id");
+    check_int(before, after, "tokenizer.ggml.eos_token_id");
+    check_int(before, after, "tokenizer.ggml.padding_token_id");
+    check_text(before, after, "general.architecture");
+    check_text(before, after, "tokenizer.ggml.model");
+    check_text(before, after, "tokenizer.ggml.pre");
+    check_text(before, after, "tokenizer.chat_template");
+    check_texts(before, after, "tokenizer.ggml.tokens");
+    check_texts(before, after, "tokenizer.ggml.merges");
+    assert_ok(gguf_text(before, "tokenizer.ggml.model", true, &name));
+    if (!same_text(name, (GgufText){"gpt2", 4})) check_int(before, after, "tokenizer.ggml.unknown_token_id");
 }
 
 /* GGUF -> folder -> GGUF of another type. */
@@ -732,8 +773,9 @@ static void transformers_opens_gemma3(void **state) {
     check_transformers(&GEMMA3);
 }
 
-/* llama.cpp rounds what goes into a product to the weights' type, and so cannot be as near as transformers is; these
- * are the differences measured, doubled. */
+/* llama.cpp rounds what goes into a product to a type that suits the weights: F16 and BF16 to their own, quantized ones
+ * to blocks of 8-bit numbers; and it looks GELU up in a table of 16-bit numbers, which is why Gemma in F32 is off by
+ * more than SmolLM2. So it is not near to any model in fp32, and these bounds are what was measured, doubled. */
 typedef struct Nearness {
     const char *type;
     double rms;
@@ -766,15 +808,15 @@ static void check_llama_cpp(const Real *real, const Nearness *near, const char *
 
 static void llama_cpp_opens_smollm2(void **state) {
     (void)state;
-    static const Nearness near[] = {{"f32", 1},  {"f16", 1},  {"bf16", 1}, {"q8_0", 1},
-                                    {"q4_0", 1}, {"q4_k", 1}, {NULL, 0}};
+    static const Nearness near[] = {{"f32", 5e-5},  {"f16", 0.013}, {"bf16", 0.11}, {"q8_0", 0.46},
+                                    {"q4_0", 0.45}, {"q4_k", 0.6},  {NULL, 0}};
     check_llama_cpp(&SMOLLM2, near, NULL, 0);
 }
 
 static void llama_cpp_opens_gemma3(void **state) {
     (void)state;
-    static const Nearness near[] = {{"f32", 1},  {"f16", 1},  {"bf16", 1}, {"q8_0", 1},
-                                    {"q4_0", 1}, {"q4_k", 1}, {NULL, 0}};
+    static const Nearness near[] = {{"f32", 0.007}, {"f16", 0.012}, {"bf16", 0.08}, {"q8_0", 0.46},
+                                    {"q4_0", 0.45}, {"q4_k", 0.75}, {NULL, 0}};
     /* Texts that llama.cpp cuts otherwise, from the original file too: tools/golden/real_model.py says why. */
     static const char *const but[] = {"</s>", "\u2581 \u2581\u2581 a\u2581b"};
     check_llama_cpp(&GEMMA3, near, but, 2);

@@ -206,7 +206,7 @@ static Status check_kind(const Command *self, const OptionSet *set, bool byte_bp
 static Status train_byte_bpe(const TrainConfig *c) {
     static const struct {
         const char *name, *pattern;
-    } known[] = {{"gpt2", scan_gpt2}, {"cl100k", scan_cl100k}, {"o200k", scan_o200k}};
+    } known[] = {{"gpt2", scan_gpt2}, {"cl100k", scan_cl100k_json}, {"o200k", scan_o200k}};
     TrainBpe job = {
         .files = c->input.items,
         .n_files = c->input.n,

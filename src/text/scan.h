@@ -17,6 +17,8 @@ typedef struct Scanner Scanner;
 
 /* GPT-2's own expression, which ByteLevel(use_regex) means, and tiktoken's own of cl100k_base and o200k_base. */
 extern const char scan_gpt2[], scan_cl100k[], scan_o200k[];
+/* cl100k_base's as a tokenizer.json has to spell it. */
+extern const char scan_cl100k_json[];
 /* Sequences of pre-tokenizers as one expression: Digits(individual_digits) then ByteLevel (StarCoder, SmolLM), and the
  * three Splits of DeepSeek-V3, in this order. */
 extern const char scan_digits_gpt2[], scan_deepseek3[];

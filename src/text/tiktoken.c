@@ -128,7 +128,7 @@ static Status check_distinct(const Ranks *r) {
 /* Split by the expression, then ByteLevel. */
 static Status set_steps(TokenizerSpec *spec, const char *pattern) {
     char *copy;
-    TRY_RETURN(arena_strdup(&spec->arena, &copy, pattern ? pattern : scan_cl100k));
+    TRY_RETURN(arena_strdup(&spec->arena, &copy, pattern ? pattern : scan_cl100k_json));
     TRY_RETURN(ARENA_NEW_ARRAY(&spec->arena, &spec->pre_tokenizers.items, 2));
     TRY_RETURN(ARENA_NEW_ARRAY(&spec->arena, &spec->decoders.items, 1));
     TokenStep *split = spec->pre_tokenizers.items;

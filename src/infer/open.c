@@ -183,8 +183,8 @@ StopTokens stop_tokens(const OpenModel *open) {
         TokenPiece piece;
         int32_t id = tokenizer_find(open->tokenizer, ends[i], strlen(ends[i]));
         if (id < 0 || !strstr(chat_template_source(open->chat), ends[i])) continue;
-        bool special = tokenizer_piece(open->tokenizer, id, &piece) == TANE_OK && !strcmp(piece.type, "control");
-        if (special) add_stop(&stop, id);
+        if (tokenizer_piece(open->tokenizer, id, &piece) != TANE_OK) continue;
+        if (!strcmp(piece.type, "control") || !strcmp(piece.type, "unknown")) add_stop(&stop, id);
     }
     return stop;
 }

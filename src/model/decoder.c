@@ -43,6 +43,7 @@ Status decoder_read(ModelConfig *c, const json_t *json, const char *where, const
     TRY_RETURN(json_opt_string(json, where, activation, &name));
     TRY_RETURN(json_opt_double(json, where, "attention_dropout", &attention_dropout));
     c->dropout = attention_dropout;
+    if (c->rope.theta == 0) c->rope.theta = 10000; /* files of before 2023's second half do not say */
     TRY_RETURN(rope_read(&c->rope, json, where));
     if (c->rope.type == ROPE_LONGROPE && c->rope.original_context < c->context) {
         c->max_context = c->context;

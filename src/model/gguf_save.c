@@ -148,7 +148,7 @@ static Status put_general(ConvertSource *s, GgufWriter *w, const GgufArch *arch,
     TRY_RETURN(gguf_put_text(w, "general.type", "model", 5));
     if (*name) TRY_RETURN(gguf_put_text(w, "general.name", name, strlen(name)));
     TRY_RETURN(gguf_put_config(w, &s->config, arch, s->options->note, s->options->user));
-    TRY_RETURN(gguf_put_tokenizer(w, s->tokenizer, &s->config));
+    TRY_RETURN(gguf_put_tokenizer(w, s->tokenizer, &s->config, s->options->note, s->options->user));
     if (s->chat_template)
         TRY_RETURN(gguf_put_text(w, "tokenizer.chat_template", s->chat_template, strlen(s->chat_template)));
     return gguf_put_file_type(w, type);
@@ -220,7 +220,7 @@ static Status copy_keys(ConvertSource *s, GgufWriter *w, const GgmlTypeInfo *typ
         if (bare && begins_with(key, "tokenizer.")) continue;
         TRY_RETURN(gguf_put_copy(w, s->gguf, i));
     }
-    if (bare) TRY_RETURN(gguf_put_tokenizer(w, NULL, &s->config));
+    if (bare) TRY_RETURN(gguf_put_tokenizer(w, NULL, &s->config, NULL, NULL));
     return type ? gguf_put_file_type(w, type) : TANE_OK;
 }
 

@@ -14,7 +14,7 @@ typedef void (*SaveNote)(void *user, const char *text);
  * not compute as tane does is a note. */
 Status gguf_put_config(GgufWriter *w, const ModelConfig *config, const GgufArch *arch, SaveNote note, void *user);
 /* tok NULL: the keys of a model without one. Token ids beyond the tokenizer's become unused ones. */
-Status gguf_put_tokenizer(GgufWriter *w, const Tokenizer *tok, const ModelConfig *config);
+Status gguf_put_tokenizer(GgufWriter *w, const Tokenizer *tok, const ModelConfig *config, SaveNote note, void *user);
 
 /* The type that a tensor gets where matrices get `type`: short ones, norms and positions stay F32, the output layer is
  * never below Q8_0, and rows that are not whole blocks fall back to Q8_0 or F16. */

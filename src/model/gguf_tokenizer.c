@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "model/gguf_config.h"
 #include "text/scan.h"
@@ -237,6 +238,21 @@ static Status read_special(Reading *r, bool pieces, bool bos, bool eos) {
     return TANE_OK;
 }
 
+/* GGUF has no place for a token's manners. llama.cpp knows those of Phi-3, by the model's name: its control tokens take
+ * the spaces behind them. */
+static bool takes_spaces_behind(const Reading *r, int32_t id) {
+    static const char *const names[] = {"phi-3", "phi3"}, *const plain[] = {"<unk>", "<s>", "<|endoftext|>"};
+    GgufText name = {"", 0};
+    bool phi3 = false;
+    (void)gguf_text(r->file, "general.name", false, &name);
+    for (int i = 0; i < 2; i++) {
+        size_t n = strlen(names[i]);
+        for (size_t at = 0; at + n <= name.n; at++) phi3 |= !strncasecmp(name.data + at, names[i], n);
+    }
+    for (int i = 0; i < 3; i++) phi3 &= strcmp(r->spec->tokens[id].text.data, plain[i]) != 0;
+    return phi3;
+}
+
 /* Control tokens, and words that are always found whole. They leave the model's vocabulary where no merge needs them.
  * normalized: pieces of spaces are found also where the text spells them as pieces do. */
 static Status read_added(Reading *r, bool normalized) {
@@ -248,8 +264,11 @@ static Status read_added(Reading *r, bool normalized) {
         bool own = r->types[i] == GGUF_TOKEN_USER_DEFINED;
         bool special = r->types[i] == GGUF_TOKEN_CONTROL || r->types[i] == GGUF_TOKEN_UNKNOWN || i == spec->unk;
         if (!spec->tokens[i].text.data || (!own && !special)) continue;
-        spec->added[spec->n_added++] = (AddedToken){
-            .id = i, .content = spec->tokens[i].text, .special = special, .normalized = own && !special && normalized};
+        spec->added[spec->n_added++] = (AddedToken){.id = i,
+                                                    .content = spec->tokens[i].text,
+                                                    .special = special,
+                                                    .rstrip = special && takes_spaces_behind(r, i),
+                                                    .normalized = own && !special && normalized};
         if (i != spec->unk && !r->merged[i]) spec->tokens[i].text = (Bytes){NULL, 0};
     }
     while (spec->n_tokens > 0 && !spec->tokens[spec->n_tokens - 1].text.data) spec->n_tokens--;
@@ -355,7 +374,6 @@ static Status read_byte_level(Reading *r) {
     TRY_RETURN(find_pre(r, &pre));
     TRY_RETURN(read_merges(r));
     TRY_RETURN(read_special(r, false, pre->bos, false));
-    r->spec->unk = -1; /* there is no byte without a token */
     r->spec->ignore_merges = pre->ignore_merges;
     TRY_RETURN(read_added(r, false));
     return set_byte_level_steps(r->spec, pre);

@@ -20,12 +20,16 @@ typedef struct Vocabulary {
     GgufText *texts;
     int32_t *types;
     float *scores;
+    SaveNote note; /* or NULL */
+    void *user;
 } Vocabulary;
 
 /* ---- tokens ---- */
 
 static Status vocabulary_new(Vocabulary *v, const Tokenizer *tok, int64_t n) {
-    *v = (Vocabulary){.tok = tok, .spec = tokenizer_spec(tok), .n = (int32_t)n};
+    v->tok = tok;
+    v->spec = tokenizer_spec(tok);
+    v->n = (int32_t)n;
     if (tokenizer_vocab_size(tok) > n)
         return FAIL(TANE_EINVAL,
                     "the tokenizer has %d tokens, but the model's vocabulary only %lld: they do not belong "
@@ -180,10 +184,25 @@ static Status put_spm(GgufWriter *w, Vocabulary *v) {
     return put_pieces(w, v, proto->normalizer.add_dummy_prefix);
 }
 
+/* What readers of GGUF will do otherwise. */
+static void note_losses(const Vocabulary *v) {
+    size_t n = 0;
+    char text[256];
+    for (size_t i = 0; i < v->spec->n_added; i++)
+        n += v->spec->added[i].lstrip || v->spec->added[i].rstrip || v->spec->added[i].single_word;
+    if (!n || !v->note) return;
+    snprintf(
+        text, sizeof text,
+        "GGUF has no place for it that %zu special tokens take the spaces beside them, or count only as whole words%s",
+        n, "; llama.cpp knows it of models with \"phi-3\" in their name");
+    v->note(v->user, text);
+}
+
 static Status put_bpe(GgufWriter *w, Vocabulary *v) {
     const GgufPre *pre = gguf_pre_of(v->spec);
     bool prefix;
     if (!v->spec->merges) return no_name("merges (by rank, as tiktoken does)");
+    note_losses(v);
     if (!pre && marks_spaces(v->spec, &prefix)) {
         TRY_RETURN(list_tokens(v, true));
         TRY_RETURN(score_pieces(v));
@@ -191,6 +210,8 @@ static Status put_bpe(GgufWriter *w, Vocabulary *v) {
     }
     if (!pre) return no_name("cuts text into words");
     TRY_RETURN(list_tokens(v, false));
+    for (int32_t i = 0; i < v->n; i++) /* every byte has a token: the unknown one is a control token like others */
+        if (v->types[i] == GGUF_TOKEN_UNKNOWN) v->types[i] = GGUF_TOKEN_CONTROL;
     TRY_RETURN(gguf_put_text(w, "tokenizer.ggml.model", "gpt2", 4));
     TRY_RETURN(gguf_put_text(w, "tokenizer.ggml.pre", pre->name, strlen(pre->name)));
     TRY_RETURN(put_tokens(w, v));
@@ -218,23 +239,42 @@ static Status put_ends(GgufWriter *w, int64_t eos, const ModelConfig *c) {
 
 static int64_t either(int64_t first, int64_t second) { return first >= 0 ? first : second; }
 
-static Status put_special(GgufWriter *w, const Tokenizer *tok, const ModelConfig *c) {
-    bool bos = false, eos = false;
+/* What is put around a text: at most BOS before and EOS behind it. *told is false where it is something else. */
+static void ends_of(const Tokenizer *tok, int32_t *before, int32_t *behind, bool *told) {
+    bool seen = tok->n_post == 0;
+    *before = *behind = -1;
+    *told = true;
     for (size_t i = 0; i < tok->n_post; i++) {
-        bos |= i == 0 && tok->post[i] == tok->bos && tok->bos >= 0;
-        eos |= i > 0 && tok->post[i] == tok->eos && tok->eos >= 0;
+        int32_t *to = seen ? behind : before;
+        if (tok->post[i] == POST_SEQUENCE) {
+            seen = true;
+            continue;
+        }
+        *told &= *to < 0;
+        *to = tok->post[i];
     }
-    TRY_RETURN(put_id(w, "bos", either(tok->bos, c->bos)));
-    TRY_RETURN(put_ends(w, either(tok->eos, c->eos), c));
-    TRY_RETURN(put_id(w, "padding", either(tok->pad, c->pad)));
-    TRY_RETURN(put_id(w, "unknown", tok->unk));
-    TRY_RETURN(gguf_put_bool(w, "tokenizer.ggml.add_bos_token", bos));
-    return gguf_put_bool(w, "tokenizer.ggml.add_eos_token", eos);
+    *told &= (*before < 0 || tok->bos < 0 || *before == tok->bos) &&
+             (*behind < 0 || tok->eos < 0 || *behind == tok->eos);
 }
 
-Status gguf_put_tokenizer(GgufWriter *w, const Tokenizer *tok, const ModelConfig *config) {
+static Status put_special(GgufWriter *w, const Vocabulary *v, const ModelConfig *c) {
+    const Tokenizer *tok = v->tok;
+    int32_t before, behind;
+    bool told;
+    ends_of(tok, &before, &behind, &told);
+    if (!told && v->note)
+        v->note(v->user, "GGUF can only say that a tokenizer adds BOS and EOS; this one adds something else to a text");
+    TRY_RETURN(put_id(w, "bos", told && before >= 0 ? before : either(tok->bos, c->bos)));
+    TRY_RETURN(put_ends(w, told && behind >= 0 ? behind : either(tok->eos, c->eos), c));
+    TRY_RETURN(put_id(w, "padding", either(tok->pad, c->pad)));
+    TRY_RETURN(put_id(w, "unknown", tok->unk));
+    TRY_RETURN(gguf_put_bool(w, "tokenizer.ggml.add_bos_token", told && before >= 0));
+    return gguf_put_bool(w, "tokenizer.ggml.add_eos_token", told && behind >= 0);
+}
+
+Status gguf_put_tokenizer(GgufWriter *w, const Tokenizer *tok, const ModelConfig *config, SaveNote note, void *user) {
     Status st = TANE_OK;
-    Vocabulary v = {0};
+    Vocabulary v = {.note = note, .user = user};
     if (!tok) {
         TRY_RETURN(gguf_put_text(w, "tokenizer.ggml.model", "no_vocab", 8));
         TRY_RETURN(put_id(w, "bos", config->bos));
@@ -245,7 +285,7 @@ Status gguf_put_tokenizer(GgufWriter *w, const Tokenizer *tok, const ModelConfig
     if (!v.spec) TRY(put_spm(w, &v));
     else if (v.spec->model == TOKEN_BPE) TRY(put_bpe(w, &v));
     else TRY(no_name(v.spec->model == TOKEN_UNIGRAM ? "finds pieces (Unigram)" : "finds pieces (not BPE)"));
-    TRY(put_special(w, tok, config));
+    TRY(put_special(w, &v, config));
 out:
     arena_release(&v.arena);
     return st;

@@ -125,6 +125,7 @@ typedef struct Reading {
     bool *merged;   /* (n) some merge needs it */
     Vocab vocab;    /* of all texts */
     int32_t n;
+    bool pieces; /* SentencePiece's */
 } Reading;
 
 bool gguf_has_tokenizer(const GgufFile *file) {
@@ -136,6 +137,21 @@ static Status copy_text(TokenizerSpec *spec, GgufText text, Bytes *out) {
     TRY_RETURN(arena_new(&spec->arena, (void **)&copy, text.n + 1, 1));
     if (text.n) memcpy(copy, text.data, text.n);
     *out = (Bytes){copy, text.n};
+    return TANE_OK;
+}
+
+/* One spelling of spaces for another. */
+static Status respell(TokenizerSpec *spec, Bytes *text, const char *from, const char *to) {
+    size_t k = strlen(from), m = strlen(to), n = 0;
+    char *copy;
+    TRY_RETURN(arena_new(&spec->arena, (void **)&copy, 3 * text->n + 1, 1));
+    for (size_t i = 0; i < text->n;) {
+        bool match = text->n - i >= k && !memcmp(text->data + i, from, k);
+        memcpy(copy + n, match ? to : text->data + i, match ? m : 1);
+        n += match ? m : 1;
+        i += match ? k : 1;
+    }
+    *text = (Bytes){copy, n};
     return TANE_OK;
 }
 
@@ -189,7 +205,11 @@ static Status read_tokens(Reading *r) {
     if (gguf_has(r->file, "tokenizer.ggml.token_type"))
         TRY(gguf_array_ints(r->file, "tokenizer.ggml.token_type", r->types, n));
     for (size_t i = 0; i < n; i++) {
-        TRY(copy_text(spec, texts[i], &spec->tokens[i].text));
+        Bytes *text = &spec->tokens[i].text;
+        TRY(copy_text(spec, texts[i], text));
+        /* Spaces of user-defined pieces are written as spaces. */
+        if (r->pieces && r->types[i] == GGUF_TOKEN_USER_DEFINED && memchr(text->data, ' ', text->n))
+            TRY(respell(spec, text, " ", space_piece));
         TRY(check_token(r, (int32_t)i));
     }
 out:
@@ -269,6 +289,9 @@ static Status read_added(Reading *r, bool normalized) {
                                                     .special = special,
                                                     .rstrip = special && takes_spaces_behind(r, i),
                                                     .normalized = own && !special && normalized};
+        /* Among raw text it is found as it is spelled there. */
+        if (r->pieces && own && !normalized && !r->merged[i])
+            TRY_RETURN(respell(spec, &spec->added[spec->n_added - 1].content, space_piece, " "));
         if (i != spec->unk && !r->merged[i]) spec->tokens[i].text = (Bytes){NULL, 0};
     }
     while (spec->n_tokens > 0 && !spec->tokens[spec->n_tokens - 1].text.data) spec->n_tokens--;
@@ -547,6 +570,7 @@ Status gguf_tokenizer_spec(const GgufFile *file, TokenizerSpec *spec) {
                  "%s: tokenizer.ggml.model is \"%.*s\"; tane knows gpt2 and llama. Another tokenizer can "
                  "be given with --tokenizer",
                  r.path, (int)(model.n < 64 ? model.n : 64), model.data));
+    r.pieces = !bytes;
     TRY(check_keys(file));
     TRY(read_tokens(&r));
     TRY(bytes ? read_byte_level(&r) : read_pieces(&r));

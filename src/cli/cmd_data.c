@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "data/arithmetic.h"
 #include "data/dataset.h"
+#include "model/gguf_tokenizer.h"
 
 /* ---- tane data arithmetic ---- */
 
@@ -302,7 +303,7 @@ static Status show(const Command *self, const ShowConfig *c, const StringList *f
     Dataset *set = NULL;
     if (files->n != 1) return cli_usage(self, "name one JSONL file to show");
     if (!c->tokenizer) return cli_usage(self, "--tokenizer MODEL is missing");
-    TRY(tokenizer_load(&tok, c->tokenizer));
+    TRY(model_tokenizer_load(&tok, c->tokenizer));
     DatasetOptions options = {
         .tokenizer = tok,
         .max_length = c->max_length,

@@ -8,6 +8,7 @@
 #include "base/rng.h"
 #include "cli/cli.h"
 #include "cli/train_bpe.h"
+#include "model/gguf_tokenizer.h"
 #include "text/scan.h"
 #include "text/tokenizer.h"
 
@@ -300,8 +301,8 @@ typedef struct View {
 static Status view_open(View *view, const Command *self, int argc, char **argv) {
     TRY_RETURN(option_init(&view->set, self->options, &view->config));
     TRY_RETURN(option_parse_args(&view->set, argc, argv, &view->words));
-    if (view->words.n == 0) return cli_usage(self, "which tokenizer? name a .model file or a model folder");
-    TRY_RETURN(tokenizer_load(&view->tok, view->words.items[0]));
+    if (view->words.n == 0) return cli_usage(self, "which tokenizer? name its file or a model");
+    TRY_RETURN(model_tokenizer_load(&view->tok, view->words.items[0]));
     view->words.items++;
     view->words.n--;
     return TANE_OK;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "device/cpuinfo.h"
+#include "model/gguf_tokenizer.h"
 #include "ops/backend.h"
 
 static bool is(const char *option, const char *value) { return !strcmp(option, value); }
@@ -24,7 +25,7 @@ void trainer_message(const Trainer *t, tane_level level, const char *fmt, ...) {
 
 static Status load_tokenizer(Trainer *t) {
     const TrainOptions *o = t->o;
-    TRY_RETURN(tokenizer_load(&t->tokenizer, o->tokenizer ? o->tokenizer : o->model));
+    TRY_RETURN(model_tokenizer_load(&t->tokenizer, o->tokenizer ? o->tokenizer : o->model));
     t->pad = tokenizer_pad(t->tokenizer);
     if (t->pad < 0) t->pad = tokenizer_eos(t->tokenizer);
     if (t->pad < 0) t->pad = 0; /* never looked at: padded positions have no labels, and come last */

@@ -472,6 +472,25 @@ static void a_window_makes_it_mistral(void **state) {
     assert_true(c.layer[0] & LAYER_WINDOW && c.layer[1] & LAYER_WINDOW);
 }
 
+/* Files that the reference writer made (gguf-py 0.19), one for each shape of model. */
+static void files_of_the_reference_writer(void **state) {
+    (void)state;
+    DirList list;
+    const char *folder = test_data("corpus/gguf_model");
+    assert_ok(dir_list(folder, &list));
+    assert_int_equal(list.n, 7);
+    for (size_t i = 0; i < list.n; i++) {
+        OpenModel open;
+        char *path;
+        assert_ok(path_join(&path, folder, list.names[i]));
+        assert_ok(open_model(&open, path, "fp32", "cpu", NULL));
+        assert_true(tokenizer_vocab_size(open.tokenizer) >= 9);
+        open_model_close(&open);
+        mem_free(path);
+    }
+    dir_list_free(&list);
+}
+
 /* ---- tokenizers ---- */
 
 static void assert_ids(const Tokenizer *tok, const char *text, bool special, const char *expected) {
@@ -677,6 +696,7 @@ int main(void) {
         TEST(bad_files_are_told_what_is_wrong),
         TEST(inert_keys_are_no_error),
         TEST(a_window_makes_it_mistral),
+        TEST(files_of_the_reference_writer),
         TEST(byte_level_tokens),
         TEST(pieces_merge_by_score),
         TEST(bad_pieces),

@@ -153,7 +153,7 @@ static void the_usual_type_is_the_sources(void **state) {
     static const DType types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     static const char *const names[] = {"F32", "F16", "BF16"};
     for (int i = 0; i < 3; i++) {
-        char folder[8], *back;
+        char folder[16], *back;
         StFile *st;
         snprintf(folder, sizeof folder, "m%d", i);
         convert(make_folder(folder, 40, 64, true, types[i]), test_path("m%d.gguf", i), NULL);

@@ -374,26 +374,54 @@ static void nameless_tokenizers_are_refused(void **state) {
     }
 }
 
-/* What SentencePiece's own files say goes through, too. */
+/* The kinds of vocabularies that SentencePiece trains, as its own model files and as tokenizer.json. */
 static void sentencepiece_models_survive(void **state) {
     (void)state;
-    Tokenizer *first, *inside;
-    size_t n;
-    assert_ok(tokenizer_load(&first, test_data("golden/tokenizer/bytes.model")));
-    make_folder("spm", tokenizer_vocab_size(first), 32, true, DTYPE_BF16);
-    const char *bytes = test_read(test_data("golden/tokenizer/bytes.model"), &n);
-    test_write_bytes(test_path("spm/tokenizer.model"), bytes, n);
-    Told told;
-    Status st = converted(test_path("spm"), test_path("spm.gguf"), NULL, false, &told);
-    if (st == TANE_EUNSUPPORTED) {
-        assert_non_null(strstr(err_message(), "llama.cpp has no name")); /* a model that is not BPE */
-    } else {
+    static const struct {
+        const char *name, *file, *as, *model, *words;
+    } cases[] = {{"bytes", "bytes.model", "tokenizer.model", "llama", ""},
+                 {"bytes-json", "bytes.tokenizer.json", "tokenizer.json", "llama", ""},
+                 {"bpe", "bpe.model", "tokenizer.model", "llama", "this tokenizer has no byte tokens"},
+                 {"unigram", "unigram.tokenizer.json", "tokenizer.json", "t5", ""},
+                 {"refused", "unigram.model", "tokenizer.model", NULL, "finds pieces (not BPE)"},
+                 {"rules", "rules.model", "tokenizer.model", NULL, "finds pieces (not BPE)"},
+                 {"rules-json", "rules.tokenizer.json", "tokenizer.json", NULL, "normalizes text"},
+                 {"rules-bpe", "rules_bpe.model", "tokenizer.model", NULL, "normalizes text"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static const char *const texts[] = {"12+(-34)=-22", "99-1 = 98", "hello\n", "  7", "\xe7\xa8\xae</s>"};
+        Tokenizer *first, *inside, *back;
+        Told told;
+        char path[64];
+        size_t n;
+        GgufText model;
+        snprintf(path, sizeof path, "golden/tokenizer/%s", cases[i].file);
+        assert_ok(tokenizer_load(&first, test_data(path)));
+        make_folder(cases[i].name, tokenizer_vocab_size(first), 32, true, DTYPE_BF16);
+        const char *bytes = test_read(test_data(path), &n), *gguf = test_path("%s.gguf", cases[i].name);
+        test_write_bytes(test_path("%s/%s", cases[i].name, cases[i].as), bytes, n);
+        Status st = converted(test_path("%s", cases[i].name), gguf, NULL, false, &told);
+        if (!cases[i].model) {
+            assert_error(st, TANE_EUNSUPPORTED, cases[i].words);
+            tokenizer_free(first);
+            continue;
+        }
         assert_ok(st);
-        assert_ok(model_tokenizer_load(&inside, test_path("spm.gguf")));
-        assert_same_ids("spm", first, inside, "12+34=46\n", 9, false);
+        assert_non_null(strstr(told.notes, cases[i].words));
+        GgufFile *file = open_gguf(gguf);
+        assert_ok(gguf_text(file, "tokenizer.ggml.model", true, &model));
+        assert_true(model.n == strlen(cases[i].model) && !memcmp(model.data, cases[i].model, model.n));
+        gguf_close(&file);
+        convert(gguf, test_path("%s-back", cases[i].name), NULL);
+        assert_ok(model_tokenizer_load(&inside, gguf));
+        assert_ok(tokenizer_load(&back, test_path("%s-back", cases[i].name)));
+        for (size_t k = 0; k < sizeof texts / sizeof *texts; k++) {
+            assert_same_ids(cases[i].name, first, inside, texts[k], strlen(texts[k]), false);
+            assert_same_ids(cases[i].name, inside, back, texts[k], strlen(texts[k]), false);
+        }
+        tokenizer_free(first);
         tokenizer_free(inside);
+        tokenizer_free(back);
     }
-    tokenizer_free(first);
 }
 
 static void templates_and_side_files_go_along(void **state) {

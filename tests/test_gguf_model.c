@@ -452,6 +452,7 @@ static void inert_keys_are_no_error(void **state) {
         {"tokenizer.ggml.fim_pre_token_id", .number = 3, .what = WHOLE},
         {"tokenizer.ggml.bos_token_id", .number = 4294967295, .what = WHOLE},
         {"llama.attention.sliding_window", .number = 0, .what = WHOLE},
+        {"tokenizer.ggml.unknown_token_id", .number = 0, .what = WHOLE},
         {"blk.0.attn_rot_embd", .what = MORE, .rows = 2},
     };
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
@@ -478,7 +479,7 @@ static void files_of_the_reference_writer(void **state) {
     DirList list;
     const char *folder = test_data("corpus/gguf_model");
     assert_ok(dir_list(folder, &list));
-    assert_int_equal(list.n, 7);
+    assert_int_equal(list.n, 8);
     for (size_t i = 0; i < list.n; i++) {
         OpenModel open;
         char *path;
@@ -535,6 +536,11 @@ static void pieces_merge_by_score(void **state) {
     assert_string_equal(text.text, "he the\n");
     assert_int_equal(tokenizer_unk(tok), 0);
     str_free(&text);
+    tokenizer_free(tok);
+    /* Any piece may be the unknown one. */
+    Change other = {"tokenizer.ggml.unknown_token_id", .number = 6, .what = WHOLE};
+    assert_ok(model_tokenizer_load(&tok, write_file("other.gguf", &other, true)));
+    assert_ids(tok, "t!", false, "3 4 6");
     tokenizer_free(tok);
     Change bare = {"tokenizer.ggml.add_space_prefix", .number = 0, .what = YES};
     assert_ok(model_tokenizer_load(&tok, write_file("bare.gguf", &bare, true)));

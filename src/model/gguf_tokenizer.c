@@ -1,4 +1,4 @@
-/* From tokenizer.ggml.* to a TokenizerSpec: byte-level BPE ("gpt2") and SentencePiece's BPE ("llama").
+/* From tokenizer.ggml.* to a TokenizerSpec: byte-level BPE ("gpt2"), SentencePiece's BPE ("llama") and Unigram ("t5").
  *
  * SentencePiece merges the pair of neighbours whose piece has the highest score, where tokenizers has a list of merges:
  * so every way to put a piece together from two others becomes a merge, those of high score first.
@@ -273,22 +273,30 @@ static bool takes_spaces_behind(const Reading *r, int32_t id) {
     return phi3;
 }
 
+static bool is_special(const Reading *r, int32_t id) {
+    bool unknown = r->types[id] == GGUF_TOKEN_UNKNOWN || (r->pieces && id == r->spec->unk);
+    return unknown || r->types[id] == GGUF_TOKEN_CONTROL;
+}
+
+static bool is_added(const Reading *r, int32_t id) {
+    return r->spec->tokens[id].text.data && (r->types[id] == GGUF_TOKEN_USER_DEFINED || is_special(r, id));
+}
+
 /* Control tokens, and words that are always found whole. They leave the model's vocabulary where no merge needs them.
  * normalized: pieces of spaces are found also where the text spells them as pieces do. */
 static Status read_added(Reading *r, bool normalized) {
     TokenizerSpec *spec = r->spec;
     size_t n = 0;
-    for (int32_t i = 0; i < r->n; i++) n += spec->tokens[i].text.data && r->types[i] != GGUF_TOKEN_NORMAL;
+    for (int32_t i = 0; i < r->n; i++) n += is_added(r, i);
     TRY_RETURN(ARENA_NEW_ARRAY(&spec->arena, &spec->added, n));
     for (int32_t i = 0; i < r->n; i++) {
-        bool own = r->types[i] == GGUF_TOKEN_USER_DEFINED;
-        bool special = r->types[i] == GGUF_TOKEN_CONTROL || r->types[i] == GGUF_TOKEN_UNKNOWN || i == spec->unk;
-        if (!spec->tokens[i].text.data || (!own && !special)) continue;
+        bool special = is_special(r, i), own = !special;
+        if (!is_added(r, i)) continue;
         spec->added[spec->n_added++] = (AddedToken){.id = i,
                                                     .content = spec->tokens[i].text,
                                                     .special = special,
                                                     .rstrip = special && takes_spaces_behind(r, i),
-                                                    .normalized = own && !special && normalized};
+                                                    .normalized = own && normalized};
         /* Among raw text it is found as it is spelled there. */
         if (r->pieces && own && !normalized && !r->merged[i])
             TRY_RETURN(respell(spec, &spec->added[spec->n_added - 1].content, space_piece, " "));
@@ -503,21 +511,45 @@ static Status set_piece_steps(TokenizerSpec *spec, bool prefix) {
     return set_steps(spec, &spec->decoders, behind, prefix ? 4 : 3);
 }
 
-static Status read_pieces(Reading *r) {
-    bool prefix = true, extra = false;
-    TRY_RETURN(gguf_bool(r->file, "tokenizer.ggml.add_space_prefix", false, &prefix));
+/* What SentencePiece does to a text first, as far as tane has it here. */
+static Status read_spaces(const Reading *r, bool *prefix) {
+    bool extra = false;
+    *prefix = true;
+    TRY_RETURN(gguf_bool(r->file, "tokenizer.ggml.add_space_prefix", false, prefix));
     TRY_RETURN(gguf_bool(r->file, "tokenizer.ggml.remove_extra_whitespaces", false, &extra));
+    if (gguf_has(r->file, "tokenizer.ggml.precompiled_charsmap"))
+        return FAIL(TANE_EUNSUPPORTED,
+                    "%s: there is a tokenizer.ggml.precompiled_charsmap; tane lacks that for tokenizers inside GGUF",
+                    r->path);
     if (extra)
         return FAIL(TANE_EUNSUPPORTED,
                     "%s: tokenizer.ggml.remove_extra_whitespaces is true; tane lacks that for tokenizers "
                     "inside GGUF",
                     r->path);
+    return TANE_OK;
+}
+
+static Status read_pieces(Reading *r) {
+    bool prefix;
+    TRY_RETURN(read_spaces(r, &prefix));
     if (gguf_has(r->file, "tokenizer.ggml.scores")) TRY_RETURN(read_scores(r));
     for (int32_t i = 0; i < r->n; i++) r->spec->byte_fallback |= r->types[i] == GGUF_TOKEN_BYTE;
     r->spec->fuse_unk = true;
     /* Some files come with their merges. */
     TRY_RETURN(gguf_has(r->file, "tokenizer.ggml.merges") ? read_merges(r) : join_pieces(r));
     TRY_RETURN(read_special(r, true, true, false));
+    TRY_RETURN(read_added(r, !prefix));
+    return set_piece_steps(r->spec, prefix);
+}
+
+/* The vocabulary of a Unigram model has all tokens, as tokenizer.json lists them. */
+static Status read_unigram(Reading *r) {
+    bool prefix;
+    TRY_RETURN(read_spaces(r, &prefix));
+    TRY_RETURN(read_scores(r));
+    r->spec->model = TOKEN_UNIGRAM;
+    memset(r->merged, true, (size_t)r->n);
+    TRY_RETURN(read_special(r, true, false, true));
     TRY_RETURN(read_added(r, !prefix));
     return set_piece_steps(r->spec, prefix);
 }
@@ -564,16 +596,20 @@ Status gguf_tokenizer_spec(const GgufFile *file, TokenizerSpec *spec) {
     Reading r = {.file = file, .path = gguf_path(file), .spec = spec};
     *spec = (TokenizerSpec){.model = TOKEN_BPE, .bos = -1, .eos = -1, .pad = -1, .unk = -1};
     TRY(gguf_text(file, "tokenizer.ggml.model", true, &model));
-    bool bytes = model.n == 4 && !memcmp(model.data, "gpt2", 4);
-    if (!bytes && !(model.n == 5 && !memcmp(model.data, "llama", 5)))
-        TRY(FAIL(TANE_EUNSUPPORTED,
-                 "%s: tokenizer.ggml.model is \"%.*s\"; tane knows gpt2 and llama. Another tokenizer can "
-                 "be given with --tokenizer",
-                 r.path, (int)(model.n < 64 ? model.n : 64), model.data));
-    r.pieces = !bytes;
+    static const char *const models[] = {"gpt2", "llama", "t5"};
+    static Status (*const readers[])(Reading *) = {read_byte_level, read_pieces, read_unigram};
+    int kind = 0;
+    while (kind < 3 && (strlen(models[kind]) != model.n || memcmp(models[kind], model.data, model.n))) kind++;
+    if (kind == 3)
+        TRY(FAIL(
+            TANE_EUNSUPPORTED,
+            "%s: tokenizer.ggml.model is \"%.*s\"; tane knows gpt2, llama and t5. Another tokenizer can be given with "
+            "--tokenizer",
+            r.path, (int)(model.n < 64 ? model.n : 64), model.data));
+    r.pieces = kind > 0;
     TRY(check_keys(file));
     TRY(read_tokens(&r));
-    TRY(bytes ? read_byte_level(&r) : read_pieces(&r));
+    TRY(readers[kind](&r));
 out:
     vocab_free(&r.vocab);
     mem_free(r.types);

@@ -1,7 +1,7 @@
 /* A tokenizer as tokenizer.ggml.*: gguf_tokenizer.c the other way round. See gguf_save.h.
  *
- * Byte-level BPE becomes "gpt2", SentencePiece's BPE "llama", where a merge's rank becomes the score of the piece that
- * it makes: SentencePiece then merges in the same order. */
+ * Byte-level BPE becomes "gpt2", Unigram "t5", SentencePiece's BPE "llama", where a merge's rank becomes the score of
+ * the piece that it makes: SentencePiece then merges in the same order. */
 #include <stdio.h>
 #include <string.h>
 
@@ -159,13 +159,24 @@ static bool marks_spaces(const TokenizerSpec *spec, bool *prefix) {
     return marks;
 }
 
-static Status put_pieces(GgufWriter *w, Vocabulary *v, bool prefix) {
-    TRY_RETURN(gguf_put_text(w, "tokenizer.ggml.model", "llama", 5));
+/* llama.cpp spells a character that it has no piece for with byte tokens, and stops the program where there are none.
+ */
+static void note_bytes(const Vocabulary *v) {
+    for (int32_t i = 0; i < v->n; i++)
+        if (v->types[i] == GGUF_TOKEN_BYTE) return;
+    if (v->note)
+        v->note(v->user,
+                "this tokenizer has no byte tokens: llama.cpp ends with an error on characters that have no token");
+}
+
+static Status put_pieces(GgufWriter *w, Vocabulary *v, const char *model, bool prefix) {
+    if (!strcmp(model, "llama")) note_bytes(v);
+    TRY_RETURN(gguf_put_text(w, "tokenizer.ggml.model", model, strlen(model)));
     TRY_RETURN(gguf_put_text(w, "tokenizer.ggml.pre", "default", 7));
     TRY_RETURN(put_tokens(w, v));
     TRY_RETURN(gguf_put_f32s(w, "tokenizer.ggml.scores", v->scores, (size_t)v->n));
     /* llama.cpp goes by the scores; a list that leaves ways to make a piece out is kept for those that read it. */
-    if (v->spec) TRY_RETURN(put_merges(w, v));
+    if (v->spec && v->spec->merges) TRY_RETURN(put_merges(w, v));
     return gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", prefix);
 }
 
@@ -181,7 +192,7 @@ static Status put_spm(GgufWriter *w, Vocabulary *v) {
     if (proto->normalizer.charsmap.n || proto->normalizer.remove_extra_whitespaces || proto->treat_whitespace_as_suffix)
         return no_name("normalizes text");
     TRY_RETURN(list_tokens(v, true));
-    return put_pieces(w, v, proto->normalizer.add_dummy_prefix);
+    return put_pieces(w, v, "llama", proto->normalizer.add_dummy_prefix);
 }
 
 /* What readers of GGUF will do otherwise. */
@@ -206,7 +217,7 @@ static Status put_bpe(GgufWriter *w, Vocabulary *v) {
     if (!pre && marks_spaces(v->spec, &prefix)) {
         TRY_RETURN(list_tokens(v, true));
         TRY_RETURN(score_pieces(v));
-        return put_pieces(w, v, prefix);
+        return put_pieces(w, v, "llama", prefix);
     }
     if (!pre) return no_name("cuts text into words");
     TRY_RETURN(list_tokens(v, false));
@@ -216,6 +227,16 @@ static Status put_bpe(GgufWriter *w, Vocabulary *v) {
     TRY_RETURN(gguf_put_text(w, "tokenizer.ggml.pre", pre->name, strlen(pre->name)));
     TRY_RETURN(put_tokens(w, v));
     return put_merges(w, v);
+}
+
+static Status put_unigram(GgufWriter *w, Vocabulary *v) {
+    bool prefix;
+    if (!marks_spaces(v->spec, &prefix)) return no_name("normalizes text");
+    if (v->spec->byte_fallback) return no_name("spells unknown characters (Unigram with byte fallback)");
+    note_losses(v);
+    TRY_RETURN(list_tokens(v, true));
+    for (int32_t i = 0; i < v->spec->n_tokens; i++) v->scores[i] = (float)v->spec->tokens[i].score;
+    return put_pieces(w, v, "t5", prefix);
 }
 
 /* ---- special tokens ---- */
@@ -284,7 +305,8 @@ Status gguf_put_tokenizer(GgufWriter *w, const Tokenizer *tok, const ModelConfig
     TRY(vocabulary_new(&v, tok, config->vocab_size));
     if (!v.spec) TRY(put_spm(w, &v));
     else if (v.spec->model == TOKEN_BPE) TRY(put_bpe(w, &v));
-    else TRY(no_name(v.spec->model == TOKEN_UNIGRAM ? "finds pieces (Unigram)" : "finds pieces (not BPE)"));
+    else if (v.spec->model == TOKEN_UNIGRAM) TRY(put_unigram(w, &v));
+    else TRY(no_name("finds pieces (neither BPE nor Unigram)"));
     TRY(put_special(w, &v, config));
 out:
     arena_release(&v.arena);

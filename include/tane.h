@@ -45,7 +45,7 @@ const char *tane_status_name(tane_status status);
 /* An open model with its tokenizer. Immutable: any number of sessions, on any threads, may share it. */
 typedef struct tane_model tane_model;
 
-/* `name`: a Hugging Face folder, the folder of a run (its best checkpoint, else its last) or a run's name.
+/* `name`: a Hugging Face folder, a .gguf file, the folder of a run (its best checkpoint, else its last) or a run's name.
  * compute_dtype: "fp32", "bf16", "fp16" (GPU) or NULL for what is fast here. device: "cpu", "cuda", "cuda:N", or NULL for
  * the first GPU that works, else the CPU. A model on a GPU serves one thread at a time, with all its sessions. */
 tane_status tane_model_open(tane_model **out, const char *name, const char *compute_dtype, const char *device);

@@ -126,7 +126,7 @@ static Status generate(tane_session *session, const char *const *prompts, size_t
     EngineRequest *requests;
     EngineResult *results;
     const Tokenizer *tokenizer = session->model->open.tokenizer;
-    int32_t eos = tokenizer_eos(tokenizer);
+    StopTokens stop = stop_tokens(&session->model->open);
     TRY_RETURN(ARENA_NEW_ARRAY(arena, &requests, n));
     TRY_RETURN(ARENA_NEW_ARRAY(arena, &results, n));
     for (size_t i = 0; i < n; i++) {
@@ -135,8 +135,8 @@ static Status generate(tane_session *session, const char *const *prompts, size_t
                                       .prompt = tokens[i].ids,
                                       .n_prompt = (int64_t)tokens[i].n,
                                       .max_new_tokens = s->max_new_tokens,
-                                      .stop = &eos,
-                                      .n_stop = eos >= 0,
+                                      .stop = stop.ids,
+                                      .n_stop = stop.n,
                                       .sampling = {s->temperature, s->top_p, s->top_k, s->seed, i}};
         TRY_RETURN(engine_check(session->engine, &requests[i]));
     }

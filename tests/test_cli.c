@@ -47,7 +47,8 @@ static void expect(const char *args, int code, const char *out, const char *err)
 
 static void help_leads_with_examples(void **state) {
     (void)state;
-    static const char *const commands[] = {"data", "tokenizer", "train", "eval", "generate", "chat", "runs", "doctor"};
+    static const char *const commands[] = {"data", "tokenizer", "train", "eval",    "generate",
+                                           "chat", "runs",      "show",  "convert", "doctor"};
     need_tane();
     Result all = tane("help");
     assert_int_equal(all.code, 0);

@@ -19,7 +19,7 @@ OPT ?= -O3
 WERROR ?= -Werror
 EXTRA ?=
 # oneDNN 2.6 in Debian 12 ships no .pc file.
-PACKAGES := jansson yaml-0.1 sqlite3 libcrypto libedit sentencepiece libpcre2-8 libutf8proc
+PACKAGES := jansson yaml-0.1 sqlite3 libcrypto libedit sentencepiece libpcre2-8 libutf8proc libzstd zlib snappy
 TEST_PACKAGES := cmocka
 
 # clang says of some `omp simd` loops that it did not vectorise them: gcc does, and the results are the same.

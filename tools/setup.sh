@@ -20,6 +20,9 @@ header:editline/readline.h|libedit-dev|libedit-devel|libedit|libedit-devel|editi
 header:sentencepiece_processor.h|libsentencepiece-dev|sentencepiece-devel|sentencepiece|sentencepiece-devel|tokenizers
 header:pcre2.h|libpcre2-dev|pcre2-devel|pcre2|pcre2-devel|splitting expressions of tokenizers
 header:utf8proc.h|libutf8proc-dev|utf8proc-devel|libutf8proc|utf8proc-devel|Unicode in tokenizers
+header:zlib.h|zlib1g-dev|zlib-devel|zlib|zlib-devel|data files compressed with gzip
+header:zstd.h|libzstd-dev|libzstd-devel|zstd|libzstd-devel|data files compressed with zstd
+header:snappy-c.h|libsnappy-dev|snappy-devel|snappy|snappy-devel|Parquet files
 header:cmocka.h|libcmocka-dev|libcmocka-devel|cmocka|libcmocka-devel|the tests
 LIST
 }

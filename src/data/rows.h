@@ -1,0 +1,40 @@
+/* Rows of data files, whatever the file: JSONL, a JSON array of objects, Parquet, plain text; the text ones also behind
+ * gzip or zstd. A row is one JSON object as text, or a document of plain text.
+ *
+ * Rows come in chunks, so that many of them can be worked on at once and memory stays bounded: a chunk is a few MiB of
+ * text, or one row when that is longer. The format is told by the name's ending (.jsonl, .ndjson, .json, .parquet, .txt,
+ * ... , .gz and .zst behind it), and by the first bytes where the ending says nothing.
+ */
+#ifndef DATA_ROWS_H
+#define DATA_ROWS_H
+
+#include "data/jsonl.h"
+
+typedef struct RowsOptions {
+    /* What ends a document of plain text, e.g. "\n", "\n\n", "<|endoftext|>"; it belongs to none. NULL: a file is one. */
+    const char *separator;
+    /* Documents longer than this may come in pieces, cut before a line's first character that is not white space: 0: never. */
+    size_t piece;
+} RowsOptions;
+
+typedef struct Row {
+    JsonlLine line;  /* path, number (the line in the file; Parquet: the row; both from 1) and the text */
+    bool plain;      /* a document, not a JSON object; valid UTF-8 or not */
+    bool goes_on;    /* the document's next piece is the next row */
+} Row;
+
+typedef struct RowReader RowReader;
+Status rows_open(RowReader **out, const char *path, const RowsOptions *options);
+void rows_close(RowReader *reader); /* NULL is fine */
+/* Up to cap rows. *n is 0 behind the last one; a file without any row is an error. Texts are valid until the next call. JSON
+ * is not checked here but by jsonl_parse, which may run on many rows at once. */
+Status rows_chunk(RowReader *reader, Row *rows, size_t cap, size_t *n);
+/* How far the reading has come, from 0 to 1 of the file's bytes. */
+double rows_progress(const RowReader *reader);
+
+/* Files that paths and patterns (*, ?, [...], ** for folders) name, sorted within each pattern, in `arena`. A pattern that
+ * fits nothing, a missing file, and a folder without data files are errors that name it. A folder stands for all data files
+ * in it. */
+Status rows_files(const char *const *patterns, size_t n, Arena *arena, char ***out, size_t *n_out);
+
+#endif

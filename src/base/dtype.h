@@ -50,4 +50,18 @@ static inline uint16_t f32_to_bf16(float f) {
 float f16_to_f32(uint16_t x);
 uint16_t f32_to_f16(float f); /* round to nearest even, overflow to Inf */
 
+/* n values to or from `type`, bf16 or fp16. */
+static inline void narrow_f32(DType type, const float *from, int64_t n, uint16_t *to) {
+    if (type == DTYPE_BF16)
+        for (int64_t i = 0; i < n; i++) to[i] = f32_to_bf16(from[i]);
+    else
+        for (int64_t i = 0; i < n; i++) to[i] = f32_to_f16(from[i]);
+}
+static inline void widen_to_f32(DType type, const uint16_t *from, int64_t n, float *to) {
+    if (type == DTYPE_BF16)
+        for (int64_t i = 0; i < n; i++) to[i] = bf16_to_f32(from[i]);
+    else
+        for (int64_t i = 0; i < n; i++) to[i] = f16_to_f32(from[i]);
+}
+
 #endif

@@ -7,56 +7,48 @@
 
 /* ---- weights ---- */
 
-typedef struct Pieces {
-    float *values;
-    void *narrow;
-    size_t cap; /* numbers */
-} Pieces;
+/* Memory for one piece of a tensor. */
+typedef struct Piece {
+    void *values;
+    size_t cap; /* bytes */
+} Piece;
 
-static Status reserve(Pieces *p, size_t n) {
-    if (n <= p->cap) return TANE_OK;
+static Status reserve(Piece *p, size_t bytes) {
+    if (bytes <= p->cap) return TANE_OK;
     mem_free(p->values);
-    mem_free(p->narrow);
-    *p = (Pieces){0};
-    TRY_RETURN(MEM_NEW_ARRAY(&p->values, n));
-    TRY_RETURN(mem_new(&p->narrow, n, 2));
-    p->cap = n;
+    *p = (Piece){0};
+    TRY_RETURN(mem_new(&p->values, bytes, 1));
+    p->cap = bytes;
     return TANE_OK;
 }
 
-static Status write_values(StWriter *w, Pieces *p, const float *values, int64_t n, DType type) {
-    if (type == DTYPE_F32) return st_writer_write(w, values, (size_t)n * 4);
-    uint16_t *h = p->narrow;
+static void turn(const void *from, void *to, int64_t rows, int64_t columns, size_t size) {
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n; i++) h[i] = type == DTYPE_BF16 ? f32_to_bf16(values[i]) : f32_to_f16(values[i]);
-    return st_writer_write(w, h, (size_t)n * 2);
+    for (int64_t c = 0; c < columns; c++)
+        for (int64_t r = 0; r < rows; r++)
+            memcpy((char *)to + (size_t)(c * rows + r) * size, (const char *)from + (size_t)(r * columns + c) * size, size);
 }
 
 /* GPT-2's matrices stand (in, out) in Hugging Face's files: they are made whole. */
-static Status write_transposed(StWriter *w, Pieces *p, const ConvertPart *part, DType type) {
-    int64_t rows = part->rows, columns = part->columns, n = rows * columns;
-    float *turned;
-    Status st = TANE_OK;
-    TRY_RETURN(MEM_NEW_ARRAY(&turned, (size_t)n));
-    TRY(reserve(p, (size_t)n));
-    weight_rows(&part->weight, 0, rows, p->values);
-#pragma omp parallel for schedule(static)
-    for (int64_t c = 0; c < columns; c++)
-        for (int64_t r = 0; r < rows; r++) turned[c * rows + r] = p->values[r * columns + c];
-    TRY(write_values(w, p, turned, n, type));
-out:
-    mem_free(turned);
-    return st;
+static Status write_transposed(StWriter *w, Piece *p, const ConvertPart *part, DType type) {
+    int64_t rows = part->rows, columns = part->columns;
+    size_t bytes = (size_t)(rows * columns) * dtype_size(type);
+    TRY_RETURN(reserve(p, 2 * bytes));
+    void *turned = (char *)p->values + bytes;
+    weight_rows(&part->weight, 0, rows, type, p->values);
+    turn(p->values, turned, rows, columns, dtype_size(type));
+    return st_writer_write(w, turned, bytes);
 }
 
-static Status write_part(ConvertSource *s, StWriter *w, Pieces *p, const ConvertPart *part, DType type) {
+static Status write_part(ConvertSource *s, StWriter *w, Piece *p, const ConvertPart *part, DType type) {
     int64_t some = CONVERT_PIECE / part->columns ? CONVERT_PIECE / part->columns : 1;
     if (part->part->transposed) TRY_RETURN(write_transposed(w, p, part, type));
     for (int64_t row = 0; !part->part->transposed && row < part->rows; row += some) {
         int64_t n = part->rows - row < some ? part->rows - row : some;
-        TRY_RETURN(reserve(p, (size_t)(n * part->columns)));
-        weight_rows(&part->weight, row, n, p->values);
-        TRY_RETURN(write_values(w, p, p->values, n * part->columns, type));
+        size_t bytes = (size_t)(n * part->columns) * dtype_size(type);
+        TRY_RETURN(reserve(p, bytes));
+        weight_rows(&part->weight, row, n, type, p->values);
+        TRY_RETURN(st_writer_write(w, p->values, bytes));
     }
     convert_tell(s, (uint64_t)(part->rows * part->columns) * dtype_size(type));
     return TANE_OK;
@@ -77,7 +69,7 @@ static Status write_weights(ConvertSource *s, const char *path, DType type) {
     Status st = TANE_OK;
     StWriter *w = NULL;
     ConvertPart *parts = NULL;
-    Pieces pieces = {0};
+    Piece piece = {0};
     size_t n;
     TRY(list_parts(s, &parts, &n));
     for (size_t i = 0; i < n; i++) s->total += (uint64_t)(parts[i].rows * parts[i].columns) * dtype_size(type);
@@ -90,13 +82,12 @@ static Status write_weights(ConvertSource *s, const char *path, DType type) {
         TRY(st_writer_add(w, parts[i].part->name, type, parts[i].param->rank, shape));
     }
     TRY(st_writer_begin(w));
-    for (const StTensor *t; (t = st_writer_next(w));) TRY(write_part(s, w, &pieces, &parts[t->index], type));
+    for (const StTensor *t; (t = st_writer_next(w));) TRY(write_part(s, w, &piece, &parts[t->index], type));
     TRY(st_writer_close(&w, NULL, NULL));
 out:
     st_writer_abort(&w);
     mem_free(parts);
-    mem_free(pieces.values);
-    mem_free(pieces.narrow);
+    mem_free(piece.values);
     return st;
 }
 

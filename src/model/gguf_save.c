@@ -85,7 +85,7 @@ static Status write_part(ConvertSource *s, GgufWriter *w, const ConvertPart *par
     for (int64_t row = 0; row < part->rows; row += some) {
         int64_t n = part->rows - row < some ? part->rows - row : some;
         TRY_RETURN(reserve(b, (size_t)(n * columns)));
-        weight_rows(&part->weight, row, n, b->values);
+        weight_rows(&part->weight, row, n, DTYPE_F32, b->values);
         if (stored->paired) pair_rows(b->values, b->turned, n, columns, head);
         for (int64_t i = 0; stored->plus != 0 && i < n * columns; i++) b->values[i] += stored->plus;
         TRY_RETURN(write_rows(s, w, type, stored->paired ? b->turned : b->values, n, columns, b->blocks));

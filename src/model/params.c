@@ -60,50 +60,65 @@ int64_t params_count(const Params *set) {
 
 /* ------------------------------------------------------------------------------------ to and from the arrays */
 
-enum { PIECE = 1 << 20 }; /* elements moved at a time */
+enum { PIECE = 1 << 21 }; /* elements moved at a time */
 
-/* One piece as fp32, and as an array's type. */
-typedef struct Piece {
-    float *values;
-    void *narrow;
-} Piece;
+/* Values on their way into arrays: made where they belong in ordinary memory, and in two buffers by turns for a device,
+ * so that one is copied while the other is filled. Zero-initialise. */
+typedef struct Stage {
+    Device *device;      /* the one the buffers are for */
+    void *slot[2];
+    DeviceEvent *free[2];
+    int turn;
+} Stage;
 
-static Status piece_new(Piece *piece) {
-    *piece = (Piece){0};
-    TRY_RETURN(MEM_NEW_ARRAY(&piece->values, PIECE));
-    return mem_new(&piece->narrow, PIECE, sizeof(uint16_t));
+static void stage_close(Stage *s) {
+    if (s->device) (void)device_sync(s->device);
+    for (int i = 0; i < 2; i++) {
+        device_event_free(s->device, s->free[i]);
+        if (s->device) device_host_release(s->device, s->slot[i]);
+    }
+    *s = (Stage){0};
 }
 
-static void piece_free(Piece *piece) {
-    mem_free(piece->values);
-    mem_free(piece->narrow);
+static Status stage_open(Stage *s, Device *device) {
+    if (s->device == device) return TANE_OK;
+    stage_close(s);
+    s->device = device;
+    for (int i = 0; i < 2; i++) {
+        TRY_RETURN(device_host_alloc(device, &s->slot[i], PIECE * sizeof(float)));
+        TRY_RETURN(device_event_new(device, &s->free[i]));
+        TRY_RETURN(device_event_record(device, s->free[i]));
+    }
+    return TANE_OK;
 }
 
 static void *element_at(const ParamArray *array, size_t element) {
     return (char *)array->flat + element * dtype_size(array->dtype);
 }
 
-/* values[0..n) -> array[at..at + n) */
-static Status piece_store(Piece *piece, const ParamArray *array, size_t at, int64_t n) {
-    const void *from = piece->values;
-    if (array->dtype != DTYPE_F32) {
-        uint16_t *h = piece->narrow;
-        bool bf16 = array->dtype == DTYPE_BF16;
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < n; i++) h[i] = bf16 ? f32_to_bf16(piece->values[i]) : f32_to_f16(piece->values[i]);
-        from = h;
+/* Where the values of array[at..at + n), n <= PIECE, are to be written; then stage_send. */
+static Status stage_take(Stage *s, const ParamArray *array, size_t at, void **to) {
+    if (array->device->host) {
+        *to = element_at(array, at);
+        return TANE_OK;
     }
-    return device_upload(array->device, element_at(array, at), from, (size_t)n * dtype_size(array->dtype));
+    TRY_RETURN(stage_open(s, array->device));
+    s->turn = !s->turn;
+    *to = s->slot[s->turn];
+    return device_event_wait(s->device, s->free[s->turn]);
 }
 
-static Status piece_load(Piece *piece, const ParamArray *array, size_t at, int64_t n) {
-    bool wide = array->dtype == DTYPE_F32, bf16 = array->dtype == DTYPE_BF16;
-    const uint16_t *h = piece->narrow;
-    TRY_RETURN(device_download(array->device, wide ? piece->values : piece->narrow, element_at(array, at),
-                               (size_t)n * dtype_size(array->dtype)));
-#pragma omp parallel for schedule(static) if (!wide)
-    for (int64_t i = 0; i < (wide ? 0 : n); i++) piece->values[i] = bf16 ? bf16_to_f32(h[i]) : f16_to_f32(h[i]);
-    return TANE_OK;
+static Status stage_send(Stage *s, const ParamArray *array, size_t at, int64_t n) {
+    if (array->device->host) return TANE_OK;
+    TRY_RETURN(device_upload(s->device, element_at(array, at), s->slot[s->turn], (size_t)n * dtype_size(array->dtype)));
+    return device_event_record(s->device, s->free[s->turn]);
+}
+
+/* In parallel. */
+static void halves_from(DType type, const float *from, int64_t n, uint16_t *to) {
+    enum { PART = 1 << 14 };
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i += PART) narrow_f32(type, from + i, n - i < PART ? n - i : PART, to + i);
 }
 
 static Status zero_array(const Params *set, const ParamArray *array) {
@@ -132,21 +147,32 @@ static void fresh_values(const Param *p, uint64_t seed, int64_t from, int64_t n,
     }
 }
 
+/* values[0..n) -> array[at..at + n) */
+static Status store(Stage *stage, const ParamArray *array, size_t at, const float *values, int64_t n) {
+    void *to;
+    TRY_RETURN(stage_take(stage, array, at, &to));
+    if (array->dtype == DTYPE_F32) memcpy(to, values, (size_t)n * sizeof *values);
+    else halves_from(array->dtype, values, n, to);
+    return stage_send(stage, array, at, n);
+}
+
 Status params_init(const Params *set, uint64_t seed, const ParamArray *arrays, int n) {
     Status st = TANE_OK;
-    Piece piece;
-    TRY(piece_new(&piece));
+    Stage stage = {0};
+    float *values;
+    TRY_RETURN(MEM_NEW_ARRAY(&values, PIECE));
     for (int a = 0; a < n; a++) TRY(zero_array(set, &arrays[a]));
     for (int i = 0; i < set->n; i++) {
         const Param *p = set->items[i];
         for (int64_t at = 0, count = param_count(p); at < count; at += PIECE) {
             int64_t m = count - at < PIECE ? count - at : PIECE;
-            fresh_values(p, seed, at, m, piece.values);
-            for (int a = 0; a < n; a++) TRY(piece_store(&piece, &arrays[a], p->offset + (size_t)at, m));
+            fresh_values(p, seed, at, m, values);
+            for (int a = 0; a < n; a++) TRY(store(&stage, &arrays[a], p->offset + (size_t)at, values, m));
         }
     }
 out:
-    piece_free(&piece);
+    stage_close(&stage);
+    mem_free(values);
     return st;
 }
 
@@ -178,17 +204,15 @@ Status params_find(const Param *p, const ParamPart *part, Weights *file, const c
     return check_shape(p, part, out);
 }
 
-/* A part into every array with the given one's suffix. */
-static Status read_part(const Param *p, const ParamPart *part, const Weight *w, const ParamArray *arrays, int n,
-                        const char *suffix, Piece *piece) {
+static Status read_part(const Param *p, const ParamPart *part, const Weight *w, const ParamArray *array, Stage *stage) {
     int64_t columns = p->rank == 2 ? p->shape[1] : 1, rows = PIECE / columns;
     for (int64_t row = 0; row < part->rows; row += rows) {
         int64_t m = part->rows - row < rows ? part->rows - row : rows;
-        weight_rows(w, row, m, piece->values);
-        for (int a = 0; a < n; a++)
-            if (!strcmp(arrays[a].suffix, suffix))
-                TRY_RETURN(piece_store(piece, &arrays[a], p->offset + (size_t)((part->row + row) * columns),
-                                       m * columns));
+        size_t at = p->offset + (size_t)((part->row + row) * columns);
+        void *to;
+        TRY_RETURN(stage_take(stage, array, at, &to));
+        weight_rows(w, row, m, array->dtype, to);
+        TRY_RETURN(stage_send(stage, array, at, m * columns));
     }
     return TANE_OK;
 }
@@ -199,43 +223,35 @@ static const char *array_name(const ParamPart *part, const ParamArray *array, ch
     return out;
 }
 
-static Status read_arrays(const Params *set, Weights *file, const ParamArray *arrays, int n, const ParamArray *of,
-                          Piece *piece) {
+static Status read_array(const Params *set, Weights *file, const ParamArray *array, Stage *stage) {
     char name[512];
     for (int i = 0; i < set->n; i++) {
         const Param *p = set->items[i];
         for (int k = 0; k < p->n_parts; k++) {
             Weight w;
-            TRY_RETURN(params_find(p, &p->parts[k], file, array_name(&p->parts[k], of, name), &w));
-            TRY_RETURN(read_part(p, &p->parts[k], &w, arrays, n, of->suffix, piece));
+            TRY_RETURN(params_find(p, &p->parts[k], file, array_name(&p->parts[k], array, name), &w));
+            TRY_RETURN(read_part(p, &p->parts[k], &w, array, stage));
         }
     }
     return TANE_OK;
-}
-
-/* Does an earlier array have its suffix? Then they are read together. */
-static bool read_before(const ParamArray *arrays, int a) {
-    for (int b = 0; b < a; b++)
-        if (!strcmp(arrays[b].suffix, arrays[a].suffix)) return true;
-    return false;
 }
 
 Status params_read(const Params *set, const char *path, const char *prefix, const char *const *ignored,
                    const ParamArray *arrays, int n) {
     Status st = TANE_OK;
     Weights *file = NULL;
-    Piece piece = {0};
+    Stage stage = {0};
     const char *unused;
     TRY(weights_open(&file, path, prefix));
-    TRY(piece_new(&piece));
-    for (int a = 0; a < n; a++) TRY(zero_array(set, &arrays[a]));
-    for (int a = 0; a < n; a++)
-        if (!read_before(arrays, a)) TRY(read_arrays(set, file, arrays, n, &arrays[a], &piece));
+    for (int a = 0; a < n; a++) {
+        TRY(zero_array(set, &arrays[a]));
+        TRY(read_array(set, file, &arrays[a], &stage));
+    }
     if ((unused = weights_unused(file, ignored)))
         st = FAIL(TANE_EFORMAT, "%s: tensor \"%s\" is no parameter of this model: its configuration describes another one",
                   weights_path(file), unused);
 out:
-    piece_free(&piece);
+    stage_close(&stage);
     weights_close(&file);
     return st;
 }
@@ -247,6 +263,35 @@ typedef struct PartRef {
     const ParamPart *part;
     const ParamArray *array;
 } PartRef;
+
+/* One piece as an array has it, as fp32 and as it is saved. */
+typedef struct Piece {
+    float *values;
+    uint16_t *half;
+} Piece;
+
+static Status piece_new(Piece *piece) {
+    *piece = (Piece){0};
+    TRY_RETURN(MEM_NEW_ARRAY(&piece->values, PIECE));
+    return MEM_NEW_ARRAY(&piece->half, PIECE);
+}
+
+static void piece_free(Piece *piece) {
+    mem_free(piece->values);
+    mem_free(piece->half);
+}
+
+static Status piece_load(Piece *piece, const ParamArray *array, size_t at, int64_t n) {
+    enum { PART = 1 << 14 };
+    bool wide = array->dtype == DTYPE_F32;
+    TRY_RETURN(device_download(array->device, wide ? (void *)piece->values : piece->half, element_at(array, at),
+                               (size_t)n * dtype_size(array->dtype)));
+    if (wide) return TANE_OK;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i += PART)
+        widen_to_f32(array->dtype, piece->half + i, n - i < PART ? n - i : PART, piece->values + i);
+    return TANE_OK;
+}
 
 /* One part's data in the file's order and type. What the file has transposed is loaded whole. */
 static Status write_part(StWriter *w, PartRef ref, DType save, Piece *piece) {
@@ -272,11 +317,8 @@ static Status write_part(StWriter *w, PartRef ref, DType save, Piece *piece) {
             TRY(st_writer_write(w, piece->values, (size_t)m * 4));
             continue;
         }
-        uint16_t *h = piece->narrow;
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < m; i++)
-            h[i] = save == DTYPE_BF16 ? f32_to_bf16(piece->values[i]) : f32_to_f16(piece->values[i]);
-        TRY(st_writer_write(w, h, (size_t)m * 2));
+        halves_from(save, piece->values, m, piece->half);
+        TRY(st_writer_write(w, piece->half, (size_t)m * 2));
     }
 out:
     mem_free(whole);

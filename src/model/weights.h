@@ -4,6 +4,7 @@
 #ifndef MODEL_WEIGHTS_H
 #define MODEL_WEIGHTS_H
 
+#include "base/dtype.h"
 #include "format/ggml.h"
 
 typedef struct Weights Weights;
@@ -33,8 +34,9 @@ Status weights_missing(const Weights *weights, const char *name);
 const char *weights_unused(const Weights *weights, const char *const *ignored);
 const char *weights_path(const Weights *weights);
 
-/* Rows [row, row + n) of a matrix, elements of a vector, as (out, in): fp32, in parallel. */
-void weight_rows(const Weight *w, int64_t row, int64_t n, float *out);
+/* Rows [row, row + n) of a matrix, elements of a vector, as (out, in) of `type` (fp32, bf16 or fp16; rounded to
+ * nearest): in parallel, straight from the file's map. */
+void weight_rows(const Weight *w, int64_t row, int64_t n, DType type, void *out);
 static inline int64_t weight_count(const Weight *w) { return w->rank == 2 ? w->shape[0] * w->shape[1] : w->shape[0]; }
 
 #endif

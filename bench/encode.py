@@ -1,7 +1,7 @@
 """Encoding beside tiktoken and Hugging Face's tokenizers: one thread, vocabulary and documents the same, in turns.
 
-    python bench/tokenize.py --text FILE [FILE ...] [--ranks FILE --pattern cl100k|o200k|gpt2] [--rounds 5]
-                             [--bench build/bench/tokenize]
+    python bench/encode.py --text FILE [FILE ...] [--ranks FILE --pattern cl100k|o200k|gpt2] [--rounds 5]
+                             [--bench build/bench/encode]
 
 Without --ranks a vocabulary of 32,000 tokens is trained on the text (by tokenizers). Either way tiktoken gets it as
 ranks, tokenizers and tane as one tokenizer.json. --text ja makes Japanese text: a chain of characters, each drawn by the
@@ -103,7 +103,7 @@ def read_ranks(path):
 
 
 def documents(text, size=16384):
-    """As bench/tokenize.c cuts them."""
+    """As bench/encode.c cuts them."""
     at = 0
     while at < len(text):
         end = text.find(b"\n", at + size - 1) + 1 if len(text) - at > size else len(text)

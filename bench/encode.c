@@ -1,4 +1,4 @@
-/* Encoding and decoding on one thread: tane's side of bench/tokenize.py, and the floors of it.
+/* Encoding and decoding on one thread: tane's side of bench/encode.py, and the floors of it.
  *
  *     tokenize --tokenizer FILE --text FILE [--pattern NAME] [--document BYTES] [--rounds N] [--ids FILE]
  *

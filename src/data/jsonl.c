@@ -8,15 +8,57 @@
 
 #include "text/utf8.h"
 
+/* ---- lines ---- */
+
+Status text_begin(TextSpan *span) {
+    const uint8_t *b = (const uint8_t *)span->text;
+    if (span->n >= 3 && memcmp(b, "\xef\xbb\xbf", 3) == 0) span->at = 3;
+    if (span->n >= 2 && ((b[0] == 0xff && b[1] == 0xfe) || (b[0] == 0xfe && b[1] == 0xff)))
+        return FAIL(TANE_EFORMAT, "%s:1: the file is UTF-16; save it as UTF-8", span->path);
+    return TANE_OK;
+}
+
+/* Within an element of an array lines may end. */
+static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
+Status jsonl_scan(TextSpan *span, JsonlLine *line, bool *more) {
+    *more = false;
+    while (span->at < span->n) {
+        const char *text = span->text + span->at;
+        size_t rest = span->n - span->at, limit = (size_t)JSONL_MAX_LINE + 1;
+        const char *newline = memchr(text, '\n', rest < limit ? rest : limit);
+        if (!newline && rest > JSONL_MAX_LINE)
+            return FAIL(TANE_EFORMAT, "%s:%lld: the line is longer than %d MiB; is this JSONL, one object a line?",
+                        span->path, (long long)span->line + 1, JSONL_MAX_LINE >> 20);
+        if (!newline && !span->last) return TANE_OK;
+        size_t n = newline ? (size_t)(newline - text) : rest;
+        span->line++;
+        span->at += n + (newline ? 1 : 0);
+        while (n && is_space(text[n - 1])) n--;
+        size_t blank = 0;
+        while (blank < n && is_space(text[blank])) blank++;
+        if (blank == n) continue;
+        span->any = *more = true;
+        *line = (JsonlLine){span->path, span->line, text, n, !newline, 0};
+        return TANE_OK;
+    }
+    if (span->any || !span->last) return TANE_OK;
+    return FAIL(TANE_EFORMAT, "%s: the file %s; it needs one JSON object a line", span->path,
+                span->line ? "has only empty lines" : "is empty");
+}
+
+/* ---- a mapped file ---- */
+
 struct JsonlReader {
     char *path;
     FileMap map;
-    size_t at, begin; /* begin: behind a byte-order mark */
-    int64_t line;     /* lines passed */
-    bool any;
+    TextSpan span;
 };
 
-/* ---- lines ---- */
+void jsonl_rewind(JsonlReader *r) {
+    r->span = (TextSpan){.path = r->path, .text = (const char *)r->map.data, .n = r->map.size, .last = true};
+    (void)text_begin(&r->span); /* it went well when the file was opened */
+}
 
 Status jsonl_open(JsonlReader **out, const char *path) {
     Status st = TANE_OK;
@@ -25,11 +67,8 @@ Status jsonl_open(JsonlReader **out, const char *path) {
     TRY(MEM_NEW(&r));
     TRY(mem_strdup(&r->path, path));
     TRY(file_map(path, &r->map));
-    const uint8_t *b = r->map.data;
-    if (r->map.size >= 3 && memcmp(b, "\xef\xbb\xbf", 3) == 0) r->begin = 3;
-    if (r->map.size >= 2 && ((b[0] == 0xff && b[1] == 0xfe) || (b[0] == 0xfe && b[1] == 0xff)))
-        TRY(FAIL(TANE_EFORMAT, "%s:1: the file is UTF-16; save it as UTF-8", path));
-    r->at = r->begin;
+    r->span = (TextSpan){.path = r->path, .text = (const char *)r->map.data, .n = r->map.size, .last = true};
+    TRY(text_begin(&r->span));
     *out = r;
     return TANE_OK;
 out:
@@ -44,38 +83,7 @@ void jsonl_close(JsonlReader *r) {
     mem_free(r);
 }
 
-void jsonl_rewind(JsonlReader *r) {
-    r->at = r->begin;
-    r->line = 0;
-    r->any = false;
-}
-
-static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r'; }
-
-Status jsonl_line(JsonlReader *r, JsonlLine *line, bool *more) {
-    while (r->at < r->map.size) {
-        const char *text = (const char *)r->map.data + r->at;
-        size_t rest = r->map.size - r->at, limit = (size_t)JSONL_MAX_LINE + 1;
-        const char *newline = memchr(text, '\n', rest < limit ? rest : limit);
-        r->line++;
-        if (!newline && rest > JSONL_MAX_LINE)
-            return FAIL(TANE_EFORMAT, "%s:%lld: the line is longer than %d MiB; is this JSONL, one object a line?",
-                        r->path, (long long)r->line, JSONL_MAX_LINE >> 20);
-        size_t n = newline ? (size_t)(newline - text) : rest;
-        r->at += n + (newline ? 1 : 0);
-        while (n && is_space(text[n - 1])) n--;
-        size_t blank = 0;
-        while (blank < n && is_space(text[blank])) blank++;
-        if (blank == n) continue;
-        r->any = *more = true;
-        *line = (JsonlLine){r->path, r->line, text, n, !newline};
-        return TANE_OK;
-    }
-    *more = false;
-    if (r->any) return TANE_OK;
-    return FAIL(TANE_EFORMAT, "%s: the file %s; it needs one JSON object a line", r->path,
-                r->map.size > r->begin ? "has only empty lines" : "is empty");
-}
+Status jsonl_line(JsonlReader *r, JsonlLine *line, bool *more) { return jsonl_scan(&r->span, line, more); }
 
 Status jsonl_next(JsonlReader *r, JsonlLine *line, JsonlField *fields, size_t n, JsonlScratch *scratch, bool *more) {
     TRY_RETURN(jsonl_line(r, line, more));
@@ -97,7 +105,19 @@ typedef struct Parser {
     JsonlScratch *scratch;
 } Parser;
 
-/* "path:7: <what> at column 15"; columns count characters. */
+Status jsonl_fail_at(const char *source, int source_line, const JsonlLine *line, const char *fmt, ...) {
+    char what[1024];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(what, sizeof what, fmt, args);
+    va_end(args);
+    long long number = line->number, element = line->element;
+    if (!element) return err_set(TANE_EFORMAT, source, source_line, "%s:%lld: %s", line->path, number, what);
+    return err_set(TANE_EFORMAT, source, source_line, "%s:%lld: element %lld: %s", line->path, number, element, what);
+}
+
+/* "path:7: column 15: <what>"; columns count characters. In an element of an array, which need not begin its line:
+ * "path:9: character 15 of element 3: <what>". */
 __attribute__((format(printf, 3, 4))) static Status bad(const Parser *ps, const char *at, const char *fmt, ...) {
     char what[256];
     va_list args;
@@ -105,8 +125,14 @@ __attribute__((format(printf, 3, 4))) static Status bad(const Parser *ps, const 
     vsnprintf(what, sizeof what, fmt, args);
     va_end(args);
     size_t column = 1;
-    for (const char *c = ps->line->text; c < at; c++) column += ((unsigned char)*c & 0xc0) != 0x80;
-    return FAIL(TANE_EFORMAT, "%s:%lld: column %zu: %s", ps->line->path, (long long)ps->line->number, column, what);
+    long long number = ps->line->number, element = ps->line->element;
+    for (const char *c = ps->line->text; c < at; c++) {
+        column += ((unsigned char)*c & 0xc0) != 0x80;
+        number += *c == '\n';
+    }
+    if (!element) return FAIL(TANE_EFORMAT, "%s:%lld: column %zu: %s", ps->line->path, number, column, what);
+    return FAIL(TANE_EFORMAT, "%s:%lld: character %zu of element %lld: %s", ps->line->path, number, column, element,
+                what);
 }
 
 /* The line is over although something is missing. */

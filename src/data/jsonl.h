@@ -1,6 +1,6 @@
 /* JSON lines: one object a line, read in place from the mapped file, strictly and in bounded memory.
  *
- * Why not base/json: a data set may be larger than memory and a line as large as 64 MiB, so nothing is built here. A
+ * Why not base/json: a data set may be larger than memory and a line as large as 32 MiB, so nothing is built here. A
  * line is checked completely (grammar, UTF-8, surrogates, duplicate keys at any depth) and the wanted members are found
  * in it; a text is decoded only when asked for, and only if it has an escape. Beside the mapping a reader needs at most
  * 16 bytes for each key that is open at once and one decoded text.
@@ -14,15 +14,23 @@
 #include "base/file.h"
 #include "base/mem.h"
 
-enum { JSONL_MAX_LINE = 64 << 20, JSONL_MAX_DEPTH = 128, JSONL_MAX_KEYS = 1 << 20 };
+/* A line that has to be copied, because its file is compressed, lies in a buffer that grows by doubling: with 32 MiB the
+ * old and the new one together stay below what a bad file may cost. */
+enum { JSONL_MAX_LINE = 32 << 20, JSONL_MAX_DEPTH = 128, JSONL_MAX_KEYS = 1 << 20 };
 
 typedef struct JsonlLine {
     const char *path;
     int64_t number;   /* from 1, empty lines counted */
-    const char *text; /* (n), without the line end; valid until jsonl_close */
+    const char *text; /* (n), without the line end; valid until jsonl_close, or as rows.h says */
     size_t n;
     bool unended;     /* the file ends here without a line end */
+    int64_t element;  /* of a JSON array, from 1: it may share its line, or go over several; 0: a line of its own */
 } JsonlLine;
+
+/* TANE_EFORMAT "path:7: ...", for elements of an array "path:7: element 3: ...". */
+#define jsonl_fail(line, ...) jsonl_fail_at(__FILE__, __LINE__, (line), __VA_ARGS__)
+Status jsonl_fail_at(const char *source, int source_line, const JsonlLine *line, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 
 typedef enum JsonlKind {
     JSONL_ABSENT,
@@ -55,6 +63,21 @@ typedef struct JsonlScratch {
     size_t cap_text;
 } JsonlScratch;
 void jsonl_scratch_free(JsonlScratch *scratch);
+
+/* The text of a file as far as it is in memory: all of a mapped file, or a stretch of one that is unpacked into a
+ * buffer; there `at` is kept when `text` moves. What reads rows from it goes forward from `at`. */
+typedef struct TextSpan {
+    const char *path, *text; /* (n) */
+    size_t n, at;
+    bool last;               /* the file ends behind it */
+    int64_t line;            /* line ends passed */
+    bool any;                /* a row was found */
+} TextSpan;
+/* At the beginning of a file, with 3 bytes or all of it there: passes a byte-order mark; UTF-16 is an error. */
+Status text_begin(TextSpan *span);
+/* jsonl_line for a span. *more is also false where its rest is no whole line and not the file's last: go on with more
+ * text. */
+Status jsonl_scan(TextSpan *span, JsonlLine *line, bool *more);
 
 typedef struct JsonlReader JsonlReader;
 Status jsonl_open(JsonlReader **out, const char *path);

@@ -187,6 +187,8 @@ Status decompressor_read(Decompressor *d, void *out, size_t cap, size_t *n) {
     return TANE_OK;
 }
 
+size_t decompressor_position(const Decompressor *d) { return d->pos; }
+
 void decompressor_close(Decompressor *d) {
     if (!d) return;
     if (d->zlib_open) inflateEnd(&d->zlib);

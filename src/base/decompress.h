@@ -21,6 +21,8 @@ typedef struct Decompressor Decompressor;
 Status decompressor_open(Decompressor **out, Codec codec, const char *where, const void *in, size_t n);
 /* Up to cap more bytes; *n is 0 only at the end. Damaged or cut-off input is TANE_EFORMAT with the place. */
 Status decompressor_read(Decompressor *d, void *out, size_t cap, size_t *n);
+/* Bytes of the input read so far. */
+size_t decompressor_position(const Decompressor *d);
 void decompressor_close(Decompressor *d); /* NULL is fine */
 
 #endif

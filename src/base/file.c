@@ -383,6 +383,11 @@ bool dir_exists(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+bool link_exists(const char *path) {
+    struct stat info;
+    return lstat(path, &info) == 0 && S_ISLNK(info.st_mode);
+}
+
 Status file_size(const char *path, uint64_t *size) {
     struct stat info;
     if (stat(path, &info)) return sys_error(path, "look at it", errno);

@@ -49,7 +49,9 @@ Status file_write_atomic(const char *path, const void *bytes, size_t n);
 
 bool file_exists(const char *path); /* follows links */
 bool dir_exists(const char *path);
+bool link_exists(const char *path); /* a symbolic link, wherever it leads */
 Status file_size(const char *path, uint64_t *size);
+Status file_modified(const char *path, int64_t *nanoseconds); /* since 1970 */
 Status file_sha256(const char *path, uint64_t *size, char sha256_hex[65]);
 Status file_copy(const char *from, const char *to);   /* fsynced */
 Status file_rename(const char *from, const char *to); /* also folders */

@@ -7,12 +7,6 @@
 
 static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
-static int64_t count_lines(const char *text, size_t n) {
-    int64_t lines = 0;
-    for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
-    return lines;
-}
-
 /* ---- the end of an object ---- */
 
 /* Behind a string whose inside begins at p; NULL when it does not end. A quote is escaped when an odd number of
@@ -94,7 +88,7 @@ static Status bad_element(const TextSpan *span, const JsonArray *array, ObjectEn
                           JSONL_MAX_LINE >> 20);
     if (how == OBJECT_OPEN)
         return jsonl_fail(&line, "it begins here and has no end: the file is cut off, or a bracket or a quote is missing");
-    line.number += count_lines(text, at);
+    line.number += text_count_lines(text, at);
     if (how == OBJECT_TOO_DEEP) return jsonl_fail(&line, "nested deeper than %d levels", JSONL_MAX_DEPTH);
     return jsonl_fail(&line, "this '%c' closes a bracket that was opened by '%c'", text[at], text[at] == ']' ? '{' : '[');
 }
@@ -109,7 +103,7 @@ static Status element_scan(TextSpan *span, JsonArray *array, JsonlLine *line, bo
     *line = (JsonlLine){span->path, span->line + 1, text, n, false, ++array->elements};
     array->state = ARRAY_BEHIND;
     span->at += n;
-    span->line += count_lines(text, n);
+    span->line += text_count_lines(text, n);
     span->any = *more = true;
     return TANE_OK;
 }

@@ -14,6 +14,9 @@ RowsKind rows_kind_of_name(const char *name, const char **packed);
 /* The endings, for messages. */
 #define ROWS_ENDINGS ".jsonl, .ndjson, .json, .parquet, .txt, also with .gz or .zst behind"
 
+/* Line ends in text[0..n). */
+int64_t text_count_lines(const char *text, size_t n);
+
 /* Reading a JSON array of objects. Zero-initialise. */
 typedef struct JsonArray {
     enum { ARRAY_BEGIN, ARRAY_FIRST, ARRAY_BEHIND, ARRAY_COMMA, ARRAY_END } state; /* what was passed last */

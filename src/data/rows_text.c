@@ -1,9 +1,9 @@
 /* Documents of plain text: what stands between separators, whole or in pieces.
  *
- * A piece is to give the same tokens as its text does inside the whole document, so it ends where tokenizers end a word
- * anyway: behind a newline, when no white space follows. (A newline and the spaces behind it may be one token; the last
- * of these spaces may belong to the next word.) A line of JSONL_MAX_LINE has no such place; there it is in front of a
- * single space.
+ * A piece is to give the same tokens as its text does inside the whole document, so the next one begins where tokenizers
+ * begin a word anyway: with a character that is no white space, or with a single space in front of one. (Of more white
+ * space they take all but the last space as one word.) That is behind a newline if there is such a place soon, and
+ * behind any other word if not.
  */
 #include <string.h>
 
@@ -19,36 +19,42 @@ static bool is_blank(const char *text, size_t n) {
     return i == n;
 }
 
-static int64_t count_lines(const char *text, size_t n) {
+int64_t text_count_lines(const char *text, size_t n) {
+    enum { BLOCK = 255 }; /* what a byte can count: so the inner loop is one of bytes */
     int64_t lines = 0;
-    for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
+    while (n > 0) {
+        size_t m = n < BLOCK ? n : BLOCK;
+        uint8_t found = 0;
+        for (size_t i = 0; i < m; i++) found += text[i] == '\n';
+        lines += found;
+        text += m;
+        n -= m;
+    }
     return lines;
 }
 
-/* Where a piece of at least `piece` bytes ends behind a newline in text[0..n); n when nowhere. *sure is false when more
- * than the text[0..have) that is there, have >= n, is needed to tell. */
-static size_t newline_cut(const char *text, size_t n, size_t have, bool last, size_t piece, bool *sure) {
-    enum { LONGEST_CHARACTER = 4 };
-    *sure = true;
-    for (size_t at = piece - 1; at < n; at++) {
-        const char *newline = memchr(text + at, '\n', n - at);
-        if (!newline) return n;
-        at = (size_t)(newline - text);
-        size_t rest = have - at - 1;
-        *sure = rest >= LONGEST_CHARACTER || last;
-        uint32_t code = 0;
-        if (!*sure || (rest > 0 && (utf8_decode(newline + 1, rest, &code) == 0 || !char_is_space(code)))) return at + 1;
-    }
-    return n;
+/* text[at..have) begins with a word, or a space and a word. */
+static bool begins_word(const char *text, size_t have, size_t at) {
+    uint32_t code = 0;
+    if (at < have && text[at] == ' ') at++;
+    return at < have && (utf8_decode(text + at, have - at, &code) == 0 || !char_is_space(code));
 }
 
-/* The same in front of a single space. */
-static size_t space_cut(const char *text, size_t n, size_t piece) {
-    for (size_t at = piece; at < n; at++) {
-        const char *space = memchr(text + at, ' ', n - at);
-        if (!space || space + 1 == text + n) return n;
-        at = (size_t)(space - text);
-        if (!is_space(space[-1]) && !is_space(space[1])) return at;
+/* Where a piece of at least `piece` bytes ends in text[0..n); n when nowhere. *sure is false when more than the
+ * text[0..have) that is there, have >= n, is needed to tell. */
+static size_t find_cut(const char *text, size_t n, size_t have, bool last, size_t piece, bool *sure) {
+    enum { SOON = 1 << 16, LONGEST_BEGINNING = 5 }; /* a space and a character */
+    size_t soon = n - piece > SOON ? piece + SOON : n, at = piece;
+    *sure = true;
+    for (; at < n; at++) {
+        if (at < soon) {
+            const char *newline = memchr(text + at - 1, '\n', soon - at);
+            at = newline ? (size_t)(newline + 1 - text) : soon;
+            if (at >= n) break;
+        }
+        if (text[at - 1] != '\n' && (text[at] != ' ' || is_space(text[at - 1]))) continue;
+        *sure = last || have - at >= LONGEST_BEGINNING;
+        if (!*sure || begins_word(text, have, at)) return at;
     }
     return n;
 }
@@ -58,12 +64,18 @@ typedef struct Extent {
     bool goes_on;
 } Extent;
 
-/* text[from..to) at most has the separator's beginning; `to` may lie behind the end. */
+/* The first separator that begins in text[from..to], which may reach beyond what is there. */
 static const char *find_separator(const TextSpan *span, const Documents *d, size_t from, size_t to) {
-    const char *text = span->text + span->at;
-    size_t rest = span->n - span->at;
-    to = to + d->separator_n <= rest ? to + d->separator_n : rest;
-    return d->separator_n && from < to ? memmem(text + from, to - from, d->separator, d->separator_n) : NULL;
+    const char *text = span->text + span->at, *p = text + from;
+    size_t rest = span->n - span->at, n = d->separator_n;
+    if (n == 0 || rest < n) return NULL;
+    if (to > rest - n) to = rest - n;
+    /* Mostly the first byte is rare, or the first place is the right one: faster than memmem. */
+    for (; p <= text + to; p++) {
+        p = memchr(p, d->separator[0], (size_t)(text + to - p) + 1);
+        if (!p || memcmp(p, d->separator, n) == 0) return p;
+    }
+    return NULL;
 }
 
 static Status too_long(const TextSpan *span, const Documents *d) {
@@ -82,7 +94,7 @@ static Status document_end(const TextSpan *span, const Documents *d, Extent *out
     bool sure = true;
     separator = find_separator(span, d, 0, first);
     if (!separator && first < reach) {
-        cut = newline_cut(text, reach, rest, span->last, first, &sure);
+        cut = find_cut(text, reach, rest, span->last, first, &sure);
         separator = find_separator(span, d, first, cut);
     }
     *out = (Extent){0};
@@ -97,7 +109,6 @@ static Status document_end(const TextSpan *span, const Documents *d, Extent *out
         if (span->last) *out = (Extent){rest, rest, false};
         return TANE_OK;
     }
-    if (cut == reach && d->piece) cut = space_cut(text, reach, first);
     if (cut == reach) return too_long(span, d);
     *out = (Extent){cut, cut, true};
     return TANE_OK;
@@ -114,7 +125,7 @@ Status document_scan(TextSpan *span, Documents *d, Row *row, bool *more) {
         *row = (Row){{span->path, span->line + 1, text, found.n, false, 0}, true, found.goes_on};
         d->inside = found.goes_on;
         span->at += found.taken;
-        span->line += count_lines(text, found.taken);
+        span->line += text_count_lines(text, found.taken);
         if (blank) continue;
         span->any = *more = true;
         return TANE_OK;

@@ -283,8 +283,12 @@ static Status push_key(Parser *ps, JsonlKey key) {
     return TANE_OK;
 }
 
-static Status check_duplicates(const Parser *ps, JsonlKey *keys, size_t n) {
-    if (n > 1) qsort(keys, n, sizeof *keys, compare_keys);
+/* Among the keys from `first` on. */
+static Status check_duplicates(const Parser *ps, size_t first) {
+    size_t n = ps->scratch->n_keys - first;
+    if (n < 2) return TANE_OK;
+    JsonlKey *keys = ps->scratch->keys + first;
+    qsort(keys, n, sizeof *keys, compare_keys);
     for (size_t i = 1; i < n; i++) {
         if (compare_keys(&keys[i - 1], &keys[i]) != 0) continue;
         const JsonlKey *later = keys[i].text > keys[i - 1].text ? &keys[i] : &keys[i - 1];
@@ -388,7 +392,7 @@ static Status scan_object(Parser *ps, JsonlField *fields, size_t n_fields) {
         }
         TRY_RETURN(scan_comma(ps, '}', &more));
     }
-    TRY_RETURN(check_duplicates(ps, ps->scratch->keys + first, ps->scratch->n_keys - first));
+    TRY_RETURN(check_duplicates(ps, first));
     ps->scratch->n_keys = first;
     return TANE_OK;
 }

@@ -1,6 +1,8 @@
 /* Messages, rendered and cut into tokens. See conversation.h. */
 #include "infer/conversation.h"
 
+#include "text/chat_tokens.h"
+
 Status conversation_begin(Conversation *c, const OpenModel *open, const char *system, const char *variables) {
     Status st = TANE_OK;
     *c = (Conversation){.open = open, .messages = json_array()};
@@ -45,12 +47,7 @@ Status conversation_prompt(const Conversation *c, TokenList *out) {
     ChatText chat = {0};
     ChatInput input = {.messages = c->messages, .variables = c->variables, .add_generation_prompt = true};
     TRY(chat_template_render(c->open->chat, &input, &chat));
-    for (size_t i = 0; i < chat.marks.len; i++) chat.marks.text[i] &= CHAT_LITERAL;
-    EncodeInput text = {.text = chat.text.text,
-                        .n = chat.text.len,
-                        .parse_special = true,
-                        .literal = (const uint8_t *)chat.marks.text};
-    TRY(tokenizer_encode_input(c->open->tokenizer, &text, out));
+    TRY(chat_text_encode(&chat, c->open->tokenizer, false, out));
 out:
     chat_text_free(&chat);
     return st;

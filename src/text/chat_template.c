@@ -502,6 +502,11 @@ static void restore(ChatText *out, size_t n) {
     if (out->marks.text) out->marks.text[n] = 0;
 }
 
+/* A role that everybody uses is the template's word and not a user's: templates write '<|' + message.role + '|>' and mean a
+ * special token. Any other role is text. */
+static const char *const roles[] = {"system",      "developer", "user",        "assistant", "tool", "function",
+                                    "observation", "ipython",   "environment", "model",     NULL};
+
 /* Special tokens, then the caller's variables, then what every template gets: later ones win. */
 static Status render(const ChatTemplate *t, const ChatInput *input, const json_t *messages, ChatText *out) {
     const json_t *tools = input->tools ? input->tools : json_null(), *item;
@@ -516,7 +521,8 @@ static Status render(const ChatTemplate *t, const ChatInput *input, const json_t
     json_object_foreach((json_t *)(uintptr_t)input->variables, key, item) {
         v[n++] = (JinjaVariable){.name = key, .json = item, .mark = CHAT_LITERAL};
     }
-    v[n++] = (JinjaVariable){.name = "messages", .json = messages, .mark = CHAT_LITERAL};
+    v[n++] =
+        (JinjaVariable){.name = "messages", .json = messages, .mark = CHAT_LITERAL, .key = "role", .words = roles};
     v[n++] = (JinjaVariable){.name = "tools", .json = tools, .mark = CHAT_LITERAL};
     v[n++] = (JinjaVariable){.name = "documents", .json = documents, .mark = CHAT_LITERAL};
     v[n++] = (JinjaVariable){.name = "add_generation_prompt", .json = generate};

@@ -41,6 +41,9 @@ typedef struct JinjaVariable {
     const char *text;
     size_t n;
     uint8_t mark; /* of its bytes */
+    /* NULL, or words, the last one NULL: where one of them is the value of `key` in an object of the list that this variable
+     * is, its bytes have no mark. */
+    const char *key, *const *words;
 } JinjaVariable;
 
 /* Appends to text and marks; on failure both are as they were. now: seconds since 1970. TANE_EINVAL when the template

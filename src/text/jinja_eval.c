@@ -548,7 +548,7 @@ static Status bind_variables(JEval *e, const JinjaVariable *variables, size_t n)
         const JName *name = jinja_name(e->run.t, v->name, strlen(v->name));
         JVal value;
         if (!name) continue; /* the template never asks */
-        if (v->json) TRY_RETURN(j_from_json(&e->run, v->json, v->mark, &value));
+        if (v->json) TRY_RETURN(j_from_json(&e->run, v, &value));
         else TRY_RETURN(j_text(&e->run, v->text, v->n, v->mark, &value));
         TRY_RETURN(jinja_bind(e, e->scope, name, value));
     }

@@ -102,7 +102,15 @@ static void admit(JRun *r, size_t bytes) {
     r->work += (int64_t)(JINJA_WORK_FACTOR * (bytes + 64));
 }
 
-static Status from_json(JRun *r, const json_t *json, uint8_t mark, int depth, JVal *out) {
+static bool is_word(const JinjaVariable *v, const char *key, const json_t *value) {
+    const char *text = json_string_value(value);
+    if (!v->key || !text || strcmp(v->key, key)) return false;
+    for (const char *const *word = v->words; *word; word++)
+        if (!strcmp(*word, text)) return true;
+    return false;
+}
+
+static Status from_json(JRun *r, const JinjaVariable *v, const json_t *json, int depth, JVal *out) {
     if (depth > JINJA_MAX_VALUE_DEPTH)
         return FAIL(TANE_EINVAL, "the conversation has lists and objects more than %d deep inside each other",
                     JINJA_MAX_VALUE_DEPTH);
@@ -111,7 +119,7 @@ static Status from_json(JRun *r, const json_t *json, uint8_t mark, int depth, JV
     size_t i;
     admit(r, json_is_string(json) ? json_string_length(json) : 0);
     switch (json_typeof(json)) {
-    case JSON_STRING: return j_text(r, json_string_value(json), json_string_length(json), mark, out);
+    case JSON_STRING: return j_text(r, json_string_value(json), json_string_length(json), v->mark, out);
     case JSON_INTEGER: *out = j_int(json_integer_value(json)); return TANE_OK;
     case JSON_REAL: *out = j_float(json_real_value(json)); return TANE_OK;
     case JSON_TRUE: *out = j_bool(true); return TANE_OK;
@@ -119,15 +127,16 @@ static Status from_json(JRun *r, const json_t *json, uint8_t mark, int depth, JV
     case JSON_NULL: *out = j_none(); return TANE_OK;
     case JSON_ARRAY:
         TRY_RETURN(j_seq(r, J_LIST, json_array_size(json), out));
-        json_array_foreach(json, i, value) { TRY_RETURN(from_json(r, value, mark, depth + 1, &out->seq->items[i])); }
+        json_array_foreach(json, i, value) { TRY_RETURN(from_json(r, v, value, depth + 1, &out->seq->items[i])); }
         return TANE_OK;
     case JSON_OBJECT:
         TRY_RETURN(j_dict(r, json_object_size(json), out));
         json_object_foreach((json_t *)(uintptr_t)json, key, value) {
             JVal name, item;
             admit(r, strlen(key));
-            TRY_RETURN(j_text(r, key, strlen(key), mark, &name));
-            TRY_RETURN(from_json(r, value, mark, depth + 1, &item));
+            TRY_RETURN(j_text(r, key, strlen(key), v->mark, &name));
+            TRY_RETURN(from_json(r, v, value, depth + 1, &item));
+            if (depth == 1 && is_word(v, key, value)) ((JStr *)(uintptr_t)item.str)->mark = 0; /* nobody else has it yet */
             TRY_RETURN(dict_append(r, out->dict, name, item));
         }
         return TANE_OK;
@@ -135,7 +144,9 @@ static Status from_json(JRun *r, const json_t *json, uint8_t mark, int depth, JV
     return FAIL(TANE_EINTERNAL, "a JSON value of the unknown type %d", (int)json_typeof(json));
 }
 
-Status j_from_json(JRun *r, const json_t *json, uint8_t mark, JVal *out) { return from_json(r, json, mark, 0, out); }
+Status j_from_json(JRun *r, const JinjaVariable *variable, JVal *out) {
+    return from_json(r, variable, variable->json, 0, out);
+}
 
 /* ---- reading values --------------------------------------------------------------------------------------------- */
 

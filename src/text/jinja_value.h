@@ -128,8 +128,8 @@ Status j_seq(JRun *r, JType type, size_t n, JVal *out);                      /* 
 Status j_dict(JRun *r, size_t cap, JVal *out);
 Status j_dict_set(JRun *r, JDict *dict, JVal key, JVal value);  /* replaces; unhashable keys are refused */
 Status j_view(JRun *r, const JDict *dict, int what, JVal *out); /* 'k', 'v', 'i' */
-/* The tree of a JSON value, its strings borrowed; *input grows by the bytes that it has. */
-Status j_from_json(JRun *r, const json_t *json, uint8_t mark, JVal *out);
+/* The tree of the variable's JSON value, its strings borrowed. */
+Status j_from_json(JRun *r, const JinjaVariable *variable, JVal *out);
 
 /* ---- reading values */
 const char *j_type_name(JVal v); /* "str", "dict", "NoneType": Python's */

@@ -1,12 +1,13 @@
 /* Rows as training sees them: a JSON object or a document becomes tokens, and for each token whether it is trained on.
  *
- * Formats, told by the first row's keys unless `format` names one:
+ * Formats, told by each row's keys unless `format` names one:
  *   text           {"text": ...}, or a plain document
  *   prompt         {"prompt": ..., "completion": ...}: texts, or lists of messages
  *   messages       {"messages": [{"role", "content", ...}, ...], "tools": [...]}
- *   sharegpt       {"conversations": [{"from": "human" | "gpt" | "system" | "tool", "value"}, ...], "system": ...}
+ *   sharegpt       {"conversations": [{"from": "human" | "gpt" | "system" | "tool", "value"}, ...]}
  *   alpaca         {"instruction", "input", "output"}
  *   question       {"question", "answer"}
+ * A conversation may bring "system", a text, and "tools". docs/data-formats.md has the rules.
  */
 #ifndef DATA_ROW_FORMAT_H
 #define DATA_ROW_FORMAT_H
@@ -17,10 +18,11 @@
 
 typedef enum RowLoss { LOSS_COMPLETION, LOSS_ALL, LOSS_ASSISTANT } RowLoss;
 
+/* Texts are copied; tokenizer and template must outlive the format. */
 typedef struct RowFormatOptions {
     const Tokenizer *tokenizer;
     const ChatTemplate *chat;  /* NULL: conversations are an error */
-    const char *format;        /* "auto" or one of the names above */
+    const char *format;        /* NULL, "auto" or one of the names above */
     const char *columns;       /* NULL, or "prompt=question,completion=answer,text=body,messages=turns": its key = the file's */
     const char *system;        /* system message for conversations that have none; NULL: none */
     bool chat_prompts;         /* prompt, alpaca and question as a conversation: the user's turn, then the assistant's answer */
@@ -30,7 +32,10 @@ typedef struct RowFormatOptions {
      * (generation blocks of the template, else where the turns stand in it); ALL: everything behind the first token. A text
      * is always trained whole. */
     RowLoss loss;
-    bool add_bos, add_eos;     /* EOS: once, at the end of a text or completion; a conversation's end is its template's affair */
+    /* BOS in front of a text or prompt; conversations have their template's. EOS once, at the end of a text or completion, and
+     * behind a conversation whose last answer no special token of its template ends. */
+    bool add_bos, add_eos;
+    int64_t now;               /* what templates take for the time, in seconds since 1970; 0: when the format is made */
 } RowFormatOptions;
 
 typedef struct RowFormat RowFormat;
@@ -38,7 +43,7 @@ typedef struct RowFormat RowFormat;
 Status row_format_new(RowFormat **out, const RowFormatOptions *options);
 void row_format_free(RowFormat *format); /* NULL is fine */
 
-/* Working memory of one thread. Zero-initialise. */
+/* Working memory of one thread. */
 typedef struct RowScratch RowScratch;
 Status row_scratch_new(RowScratch **out);
 void row_scratch_free(RowScratch *scratch); /* NULL is fine */
@@ -52,14 +57,15 @@ typedef struct RowTokens {
 } RowTokens;
 void row_tokens_free(RowTokens *tokens);
 
-/* Appends a row's tokens. The first token of a row is never trained on: nothing predicts it. Errors name file and line, key,
- * value and fix; a row without a trained token is one. Of a document in pieces (row->goes_on) the first gets BOS and the
- * last EOS; `first` is false behind the first piece. */
+/* Appends a row's tokens; nothing is appended on failure. The first token of a row is never trained on: nothing predicts
+ * it. Errors name file and line, key, value and fix; a row without a trained token is one. Of a document in pieces
+ * (row->goes_on) the first gets BOS and the last EOS; `first` is false behind the first piece, whose first token follows the
+ * piece before it and is trained on. */
 Status row_encode(const RowFormat *format, const Row *row, bool first, RowScratch *scratch, RowTokens *out);
 
-/* The prompt alone as it stands in front of the answer to be generated (with BOS and generation prompt as in training), and
- * the right answer's text: for question sets. Formats with prompt and answer only. The answer is valid until the next call
- * with this scratch. */
+/* Appends the prompt alone as it stands in front of the answer to be generated (with BOS and generation prompt as in
+ * training), and gives the right answer's text: for question sets. Formats with prompt and answer only. The answer is valid
+ * until the next call with this scratch. */
 Status row_prompt(const RowFormat *format, const Row *row, RowScratch *scratch, TokenList *prompt, const char **answer,
                   size_t *answer_n);
 

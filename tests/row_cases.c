@@ -66,3 +66,22 @@ char *row_case_text(const json_t *c) {
     while (s.len && s.text[s.len - 1] == '\n') s.text[--s.len] = 0;
     return s.text;
 }
+
+const char *row_error_words(const char *kind) {
+    static const struct {
+        const char *kind, *words;
+    } words[] = {{"template", "x.jsonl:7: "},
+                 {"first", "begins with the assistant's message"},
+                 {"begin", "where the assistant's words begin cannot"},
+                 {"end", "what the assistant says there"},
+                 {"refuses", "without the messages from"},
+                 {"no answer", "no message of the assistant's"},
+                 {"empty", "mark nothing"},
+                 {"which", "which block is whose"},
+                 {"weights", "\"weight\": 0"},
+                 {"nothing", "nothing"}};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (!strcmp(words[i].kind, kind)) return words[i].words;
+    fail_msg("no such kind of error: %s", kind);
+    return NULL;
+}

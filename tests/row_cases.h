@@ -15,5 +15,7 @@ Row row_of(const char *text);
 const char *row_shown(const Tokenizer *tok, const int32_t *ids, const uint8_t *mask, size_t n);
 /* {"messages": ..., "tools": ...} of a golden case as a row's text: mem_free. */
 char *row_case_text(const json_t *c);
+/* What the message says where tools/golden/row_format.py has this kind of error. */
+const char *row_error_words(const char *kind);
 
 #endif

@@ -456,31 +456,12 @@ static void templates_that_rewrite_turns_are_errors(void **state) {
 
 /* ---- against transformers ---- */
 
-static const char *error_words(const char *kind) {
-    static const struct {
-        const char *kind, *words;
-    } words[] = {{"template", "x.jsonl:7: "},
-                 {"first", "begins with the assistant's message"},
-                 {"begin", "where the assistant's words begin cannot"},
-                 {"end", "what the assistant says there"},
-                 {"refuses", "without the messages from"},
-                 {"no answer", "no message of the assistant's"},
-                 {"empty", "mark nothing"},
-                 {"which", "which block is whose"},
-                 {"weights", "\"weight\": 0"},
-                 {"nothing", "nothing"}};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if (!strcmp(words[i].kind, kind)) return words[i].words;
-    fail_msg("no such kind of error: %s", kind);
-    return NULL;
-}
-
 static void compare(const char *name, const json_t *c, const char *loss, const json_t *want, Status st, const RowTokens *out) {
     const char *title = json_string_value(json_object_get(c, "name"));
     const json_t *error = json_object_get(want, "error"), *ids = json_object_get(want, "ids");
     if (error) {
         if (st == TANE_OK) fail_msg("%s, \"%s\", %s: no error \"%s\"", name, title, loss, json_string_value(error));
-        if (!strstr(err_message(), error_words(json_string_value(error))))
+        if (!strstr(err_message(), row_error_words(json_string_value(error))))
             fail_msg("%s, \"%s\", %s: %s, not: %s", name, title, loss, json_string_value(error), err_message());
         return;
     }

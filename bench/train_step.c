@@ -198,7 +198,7 @@ static Status bench_open(Bench *b) {
     size_t tape = tape_bytes(b->tape.tape);
     if (o->text) {
         TRY_RETURN(batch_tape_new(&b->eval, b->model, &(BatchTapeOptions){.rows = o->rows, .width = o->length}));
-        TRY_RETURN(batch_new(&b->eval_batch, o->rows, o->length));
+        TRY_RETURN(batch_new(&b->eval_batch, o->rows, o->length, false));
         if (tape_bytes(b->eval.tape) > tape) tape = tape_bytes(b->eval.tape);
     }
     TRY_RETURN(device_alloc(b->device, &b->memory, tape));

@@ -127,7 +127,7 @@ static void show_prints_what_is_learned(void **state) {
     assert_non_null(strstr(text, "\"pieces\":[\"<s>\",\"1\",\"+\",\"2\",\"=\",\"3\",\"</s>\"]"));
     assert_non_null(strstr(text, "\"trained\":[false,true,true,true,true,true,true]}\n"));
     assert_error(SHOW(data), TANE_EINVAL, "--tokenizer MODEL is missing");
-    assert_error(SHOW("--tokenizer", model), TANE_EINVAL, "name one JSONL file");
+    assert_error(SHOW("--tokenizer", model), TANE_EINVAL, "name at least one file");
     assert_error(SHOW(data, "--tokenizer", model, "--max-length", "2"), TANE_EFORMAT, "m.jsonl:2: the row has 6");
 }
 

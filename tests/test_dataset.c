@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/dataset.h"
+#include "data/batch.h"
 
 static Tokenizer *tok;
 
@@ -32,8 +32,9 @@ static int free_tokenizer(void **state) {
 }
 
 static DatasetOptions usual(void) {
-    return (DatasetOptions){
-        .tokenizer = tok, .max_length = 64, .completion_only = true, .truncation = TRUNCATION_ERROR, .add_eos = true};
+    return (DatasetOptions){.format = {.tokenizer = tok, .format = "auto", .loss = LOSS_COMPLETION, .add_eos = true},
+                            .max_length = 64,
+                            .truncation = TRUNCATION_ERROR};
 }
 
 static const char *data_file(const char *text) { return test_write(test_path("data.jsonl"), text); }
@@ -57,12 +58,13 @@ static const char *shown(const Dataset *set, int64_t index) {
     dataset_row(set, index, &row);
     for (int64_t t = 0; t < row.n; t++) {
         Str piece = {0};
-        if (row.mask[t] != open) out[n++] = row.mask[t] ? '[' : ']';
-        open = row.mask[t];
-        assert_ok(tokenizer_decode(tok, &row.tokens[t], 1, &piece));
-        const char *text = row.tokens[t] == tokenizer_bos(tok)   ? "^"
-                           : row.tokens[t] == tokenizer_eos(tok) ? "$"
-                           : row.tokens[t] == tokenizer_unk(tok) ? "?"
+        int32_t id = row_token(&row, t);
+        if (row_trained(&row, t) != open) out[n++] = open ? ']' : '[';
+        open = row_trained(&row, t);
+        assert_ok(tokenizer_decode(tok, &id, 1, &piece));
+        const char *text = id == tokenizer_bos(tok)   ? "^"
+                           : id == tokenizer_eos(tok) ? "$"
+                           : id == tokenizer_unk(tok) ? "?"
                                                                  : piece.text;
         n += (size_t)snprintf(out + n, sizeof out - n, "%s", text);
         str_free(&piece);
@@ -88,8 +90,8 @@ static void eos_is_learned(void **state) {
     Dataset *set = load(PAIR, usual());
     DatasetRow row;
     dataset_row(set, 0, &row);
-    assert_int_equal(row.tokens[row.n - 1], tokenizer_eos(tok));
-    assert_int_equal(row.mask[row.n - 1], 1);
+    assert_int_equal(row_token(&row, row.n - 1), tokenizer_eos(tok));
+    assert_int_equal(row_trained(&row, row.n - 1), 1);
     dataset_free(set);
 }
 
@@ -98,8 +100,8 @@ static void last_prompt_token_is_not_trained(void **state) {
     Dataset *set = load(PAIR, usual());
     DatasetRow row;
     dataset_row(set, 0, &row);
-    for (int64_t t = 0; t < 6; t++) assert_int_equal(row.mask[t], 0); /* 12+34= */
-    assert_int_equal(row.mask[6], 1);                                 /* 4 */
+    for (int64_t t = 0; t < 6; t++) assert_int_equal(row_trained(&row, t), 0); /* 12+34= */
+    assert_int_equal(row_trained(&row, 6), 1);                                 /* 4 */
     dataset_free(set);
 }
 
@@ -107,20 +109,20 @@ static void rows_look_as_they_should(void **state) {
     (void)state;
     DatasetOptions o = usual();
     assert_shown(PAIR, o, "12+34=[46$]");
-    o.add_eos = false;
+    o.format.add_eos = false;
     assert_shown(PAIR, o, "12+34=[46]");
-    o.add_bos = o.add_eos = true;
+    o.format.add_bos = o.format.add_eos = true;
     assert_shown(PAIR, o, "^12+34=[46$]");
-    o.completion_only = false;
+    o.format.loss = LOSS_ALL;
     assert_shown(PAIR, o, "^[12+34=46$]");
-    o.add_bos = false;
+    o.format.add_bos = false;
     assert_shown(PAIR, o, "1[2+34=46$]"); /* nothing predicts the first token */
-    o.completion_only = true;
+    o.format.loss = LOSS_COMPLETION;
     assert_shown("{\"text\":\"abc\"}\n", o, "a[bc$]");
-    o.add_bos = true;
+    o.format.add_bos = true;
     assert_shown("{\"text\":\"abc\",\"id\":7}\n", o, "^[abc$]");
     assert_shown("{\"prompt\":\"\",\"completion\":\"abc\"}\n", o, "^[abc$]");
-    o.add_bos = false;
+    o.format.add_bos = false;
     assert_shown("{\"prompt\":\"\",\"completion\":\"abc\"}\n", o, "a[bc$]");
     assert_shown("{\"prompt\":\"abc\",\"completion\":\"\"}\n", o, "abc[$]"); /* learns to say nothing */
     assert_shown("{\"prompt\":\"a\\u0062\",\"completion\":\"\\u0063\"}\n", o, "ab[c$]");
@@ -160,7 +162,7 @@ static void truncation_is_never_silent(void **state) {
     assert_ok(try_load(&set, path, o));
     assert_int_equal(dataset_longest(set), 9);
     dataset_free(set);
-    o.add_bos = true;
+    o.format.add_bos = true;
     assert_error(try_load(&set, path, o), TANE_EFORMAT, "data.jsonl:3: the row has 10 tokens");
 }
 
@@ -173,7 +175,7 @@ static void a_row_without_a_target_is_named(void **state) {
     assert_error(try_load(&set, data_file(THREE_ROWS), o), TANE_EFORMAT,
                  "data.jsonl:3: cut to max_length 6, the row has no token left to learn");
     o = usual();
-    o.add_eos = false;
+    o.format.add_eos = false;
     const char *path = data_file(PAIR "{\"prompt\":\"a\",\"completion\":\"\"}\n");
     assert_error(try_load(&set, path, o), TANE_EFORMAT, "data.jsonl:2: the row has no token to learn (1 in all");
     path = data_file("{\"text\":\"a\"}\n");
@@ -204,7 +206,7 @@ static void wrong_rows_are_named(void **state) {
         {PAIR "{\"prompt\":\"a\",\"completion\":12}\n", "data.jsonl:2: \"completion\" is a number, but must be text"},
         {"{\"prompt\":null,\"completion\":\"a\"}\n", "data.jsonl:1: \"prompt\" is null, but must be text"},
         {"{\"text\":[\"a\"]}\n", "data.jsonl:1: \"text\" is an array, but must be text"},
-        {"{\"question\":\"a\"}\n", "data.jsonl:1: neither \"prompt\" nor \"text\" is there"},
+        {"{\"question\":\"a\"}\n", "data.jsonl:1: \"answer\" is missing; each line needs"},
         {"{\"prompt\":\"a\",\"completion\":\"b\",\"text\":\"c\"}\n", "data.jsonl:1: both \"prompt\" and \"text\""},
         {PAIR "{\"prompt\":\"a\",\"completion\":\"b\"", "data.jsonl:2: the file ends in the middle of this line"},
     };
@@ -379,8 +381,10 @@ static void threads_change_nothing(void **state) {
         dataset_row(four, i, &b);
         assert_int_equal(a.n, b.n);
         assert_int_equal(a.line, b.line);
-        assert_memory_equal(a.tokens, b.tokens, (size_t)a.n * sizeof *a.tokens);
-        assert_memory_equal(a.mask, b.mask, (size_t)a.n);
+        for (int64_t t = 0; t < a.n; t++) {
+            assert_int_equal(row_token(&a, t), row_token(&b, t));
+            assert_int_equal(row_trained(&a, t), row_trained(&b, t));
+        }
     }
     dataset_free(one);
     dataset_free(four);
@@ -400,33 +404,40 @@ static void labels_are_the_next_tokens(void **state) {
     (void)state;
     DatasetOptions o = usual();
     Dataset *set = load(PAIR "{\"prompt\":\"1=\",\"completion\":\"1\"}\n", o);
+    Layout *layout;
     Batch batch;
     int32_t eos = tokenizer_eos(tok); /* pad = EOS: EOS is learned all the same */
-    assert_ok(batch_new(&batch, 3, 10));
-    batch_fill_ordered(&batch, set, 0, eos);
+    enum { W = 10 };
+    assert_ok(layout_new(&layout, set, LAYOUT_PADDING, W));
+    assert_ok(batch_new(&batch, 3, W, false));
+    batch_fill_ordered(&batch, layout, 0, eos);
     DatasetRow row;
     for (int64_t r = 0; r < 2; r++) {
         dataset_row(set, r, &row);
         int64_t learned = 0;
-        assert_int_equal(batch.indices[r], r);
-        for (int64_t t = 0; t < 10; t++) {
-            int32_t label = batch.labels[r * 10 + t];
-            assert_int_equal(batch.tokens[r * 10 + t], t < row.n ? row.tokens[t] : eos);
-            assert_int_equal(label, t + 1 < row.n && row.mask[t + 1] ? row.tokens[t + 1] : -100);
+        assert_int_equal(batch.units[r], r);
+        for (int64_t t = 0; t < W; t++) { /* the last token is a target, never an input */
+            int32_t label = batch.labels[r * W + t];
+            assert_int_equal(batch.tokens[r * W + t], t + 1 < row.n ? row_token(&row, t) : eos);
+            assert_int_equal(label, t + 1 < row.n && row_trained(&row, t + 1) ? row_token(&row, t + 1) : -100);
             learned += label == eos;
         }
         assert_int_equal(learned, 1); /* EOS once: padding is no target */
     }
-    assert_int_equal(batch.indices[2], -1);
-    for (int64_t t = 0; t < 10; t++) assert_int_equal(batch.labels[20 + t], -100);
+    assert_int_equal(batch.units[2], -1);
+    for (int64_t t = 0; t < W; t++) assert_int_equal(batch.labels[2 * W + t], -100);
     assert_int_equal(batch.targets, 3 + 2);
-    assert_int_equal(batch.real, 9 + 4);
+    assert_int_equal(batch.real, 8 + 3);
     batch_free(&batch);
+    layout_free(layout);
     /* One column less than the longest row loses no target. */
-    assert_ok(batch_new(&batch, 2, dataset_longest(set) - 1));
-    batch_fill_ordered(&batch, set, 0, eos);
+    assert_ok(layout_new(&layout, set, LAYOUT_PADDING, 0));
+    assert_int_equal(layout_width(layout), dataset_longest(set) - 1);
+    assert_ok(batch_new(&batch, 2, layout_width(layout), false));
+    batch_fill_ordered(&batch, layout, 0, eos);
     assert_int_equal(batch.targets, 3 + 2);
     batch_free(&batch);
+    layout_free(layout);
     dataset_free(set);
 }
 
@@ -434,20 +445,23 @@ static void an_epoch_is_the_same_at_any_batch_size(void **state) {
     (void)state;
     enum { N = 103 };
     Dataset *set;
+    Layout *layout;
     assert_ok(try_load(&set, numbered("n.jsonl", N), usual()));
+    assert_ok(layout_new(&layout, set, LAYOUT_PADDING, 0));
     for (int64_t rows = 1; rows <= 16; rows *= 4) {
         Batch batch;
         int64_t at = 0, targets = 0;
-        assert_ok(batch_new(&batch, rows, dataset_longest(set)));
+        assert_ok(batch_new(&batch, rows, layout_width(layout), false));
         for (int64_t first = 0; first < N; first += rows) {
-            batch_fill(&batch, set, 9, 2, first, 0);
+            batch_fill(&batch, layout, 9, 2, first, 0);
             for (int64_t r = 0; r < rows; r++, at++)
-                assert_int_equal(batch.indices[r], at < N ? dataset_at(set, 9, 2, at) : -1);
+                assert_int_equal(batch.units[r], at < N ? dataset_at(set, 9, 2, at) : -1);
             targets += batch.targets;
         }
         assert_int_equal(targets, 2 * N); /* each row: a digit and EOS */
         batch_free(&batch);
     }
+    layout_free(layout);
     dataset_free(set);
 }
 
@@ -458,9 +472,12 @@ static Status load_body(void *path) {
     Dataset *set;
     DataSource sources[] = {{path, 1, 1}, {path, 0.5, 1.5}};
     TRY_RETURN(dataset_load(&set, sources, 2, &o, 1));
-    Batch batch;
-    Status st = batch_new(&batch, 2, 8);
-    if (st == TANE_OK) batch_free(&batch);
+    Layout *layout = NULL;
+    Batch batch = {0};
+    Status st = layout_new(&layout, set, LAYOUT_PACKING, 64);
+    if (st == TANE_OK) st = batch_new(&batch, 2, 8, true);
+    batch_free(&batch);
+    layout_free(layout);
     dataset_free(set);
     return st;
 }
@@ -482,10 +499,10 @@ static void rows_are_packed(void **state) {
     Dataset *set;
     test_allocator_install(&allocator);
     assert_ok(try_load(&set, path, usual()));
-    /* Tokens, 24 bytes a row, and a fixed amount of working memory given back before the end. */
-    size_t packed = (size_t)dataset_tokens(set) * 4 + N * 24;
+    /* A token takes two bytes and a bit, a row 16 bytes; arrays grow by doubling, and are trimmed at the end. */
+    size_t packed = (size_t)dataset_tokens(set) * 17 / 8 + N * 16;
     assert_in_range(allocator.live_bytes, packed, packed + packed / 10);
-    assert_in_range(allocator.peak_bytes, packed, packed + (2 << 20));
+    assert_in_range(allocator.peak_bytes, packed, 3 * packed + (8 << 20));
     assert_in_range(allocator.live, 1, 100);
     dataset_free(set);
     assert_int_equal(allocator.live, 0);

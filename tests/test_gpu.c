@@ -872,7 +872,7 @@ static Curve train_on(Device *device, const char *family, DType type, TapeRecomp
                              &(BatchTapeOptions){.rows = B, .width = T, .with_grad = true, .recompute = recompute}));
     assert_ok(device_alloc(device, &memory, tape_bytes(tape.tape)));
     assert_ok(tape_bind(tape.tape, memory));
-    assert_ok(batch_new(&batch, B, T));
+    assert_ok(batch_new(&batch, B, T, false));
     for (int step = 0; step < STEPS; step++) {
         Rng rng = {.key = 3, .stream = (uint64_t)step};
         for (int i = 0; i < B * T; i++) batch.tokens[i] = (int32_t)rng_below(&rng, VOCAB);

@@ -412,7 +412,7 @@ static Status one_life(void *ctx) {
     TRY(batch_tape_new(&tape, model, &options));
     TRY(mem_new(&memory, tape_bytes(tape.tape), 1));
     TRY(tape_bind(tape.tape, memory));
-    TRY(batch_new(&batch, 2, 5));
+    TRY(batch_new(&batch, 2, 5, false));
     TRY(batch_tape_run(&tape, &batch, &run, &sum));
     TRY(optimizer_step(optimizer, 1e-3, &run, &norm));
     TRY(model_save(model, &weights[0], DTYPE_F32, test_path("life")));

@@ -187,7 +187,7 @@ static void a_step_is_its_micro_batches_and_an_update(void **state) {
         bench_open(&b, &settings[i]);
         train(&a, STEPS, results);
         Batch batch[ACCUMULATION];
-        for (int k = 0; k < ACCUMULATION; k++) assert_ok(batch_new(&batch[k], ROWS, WIDTH));
+        for (int k = 0; k < ACCUMULATION; k++) assert_ok(batch_new(&batch[k], ROWS, WIDTH, false));
         for (int64_t step = 0; step < STEPS; step++) {
             int64_t targets = 0;
             double loss = 0, sum;

@@ -396,6 +396,13 @@ Status file_size(const char *path, uint64_t *size) {
     return TANE_OK;
 }
 
+Status file_modified(const char *path, int64_t *nanoseconds) {
+    struct stat info;
+    if (stat(path, &info)) return sys_error(path, "look at it", errno);
+    *nanoseconds = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec;
+    return TANE_OK;
+}
+
 /* Feeds a file piece by piece to a hash, a writer, or both. */
 static Status pump(const char *path, EVP_MD_CTX *sha, FileWriter *w, uint64_t *size) {
     Status st = TANE_OK;

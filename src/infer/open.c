@@ -105,29 +105,42 @@ static Status compute_dtype(const Device *device, const char *name, DType *out) 
     return TANE_OK;
 }
 
-/* The template in the model's folder or file. */
-static Status load_chat(OpenModel *open) {
-    Status st = TANE_OK;
-    GgufFile *file = NULL;
-    GgufText text = {NULL, 0};
-    const Tokenizer *tok = open->tokenizer;
+/* A template that stands alone, with the texts of the special tokens that it may ask for. */
+static Status new_template(ChatTemplate **out, const char *where, const char *text, size_t n, const Tokenizer *tok) {
     int32_t ids[4] = {tokenizer_bos(tok), tokenizer_eos(tok), tokenizer_pad(tok), tokenizer_unk(tok)};
     const char *names[4] = {NULL};
     TokenPiece piece;
-    if (!gguf_is_path(open->folder)) return chat_template_load(&open->chat, open->folder, NULL);
-    TRY(gguf_open(&file, open->folder));
-    TRY(gguf_text(file, "tokenizer.chat_template", false, &text));
     for (int i = 0; i < 4; i++)
         if (ids[i] >= 0 && tokenizer_piece(tok, ids[i], &piece) == TANE_OK) names[i] = piece.text;
-    if (text.data)
-        TRY(chat_template_new(&open->chat, open->folder, text.data, text.n, names[0], names[1], names[2], names[3]));
+    return chat_template_new(out, where, text, n, names[0], names[1], names[2], names[3]);
+}
+
+Status open_template(ChatTemplate **out, const char *file, const char *model, const Tokenizer *tok) {
+    enum { MOST_BYTES = 1 << 20 };
+    Status st = TANE_OK;
+    GgufFile *gguf = NULL;
+    GgufText text = {NULL, 0};
+    char *data = NULL;
+    size_t n;
+    *out = NULL;
+    if (file) {
+        TRY(file_read(file, MOST_BYTES, &data, &n));
+        TRY(new_template(out, file, data, n, tok));
+    } else if (gguf_is_path(model)) {
+        TRY(gguf_open(&gguf, model));
+        TRY(gguf_text(gguf, "tokenizer.chat_template", false, &text));
+        if (text.data) TRY(new_template(out, model, text.data, text.n, tok));
+    } else if (dir_exists(model)) {
+        TRY(chat_template_load(out, model, NULL));
+    }
 out:
-    gguf_close(&file);
+    mem_free(data);
+    gguf_close(&gguf);
     return st;
 }
 
 Status open_chat(OpenModel *open) {
-    Status st = load_chat(open);
+    Status st = open_template(&open->chat, NULL, open->folder, open->tokenizer);
     if (st != TANE_EUNSUPPORTED && st != TANE_EFORMAT) return st;
     err_save(&open->chat_error); /* only a conversation needs it */
     err_clear();

@@ -448,6 +448,8 @@ static Status make_model(Tokenizer *tok, Pipeline *p, const char *where) {
     }
     p->scanner = p->bpe ? pretokenizer_scanner(p->pre) : NULL;
     p->direct = p->scanner && !p->normal_added && pretokenizer_only_scans(p->pre);
+    /* No known expression has a match that goes on with a letter or digit behind a newline. */
+    tok->cuts_at_lines = p->direct && !p->normalizer && p->bpe && strcmp(scanner_name(p->scanner), "pcre2") != 0;
 out:
     vocab_free(&vocab);
     return st;

@@ -280,6 +280,9 @@ Status spm_model_load(Tokenizer *tok, const char *where, const char *data, size_
     TRY(list_tokens(tok, m, where, config));
     /* Bytes stand for unknown characters one by one, and a character map may turn an unknown one into known ones. */
     if (!m->proto.byte_fallback && m->proto.normalizer.charsmap.n == 0) TRY(mark_known(m));
+    const SpmNormalizer *norm = &m->proto.normalizer;
+    tok->cuts_at_lines = m->proto.type == SPM_CHAR && norm->charsmap.n == 0 && !norm->add_dummy_prefix &&
+                         !norm->remove_extra_whitespaces;
     TRY(spm_proto_write(&m->proto, &message));
     st = spm_open(&m->spm, message.text, message.len);
     if (st != TANE_OK) err_context("%s", where);

@@ -161,6 +161,7 @@ int32_t tokenizer_vocab_size(const Tokenizer *tok) { return tok->n_pieces; }
 int32_t tokenizer_bos(const Tokenizer *tok) { return tok->bos; }
 int32_t tokenizer_eos(const Tokenizer *tok) { return tok->eos; }
 int32_t tokenizer_pad(const Tokenizer *tok) { return tok->pad; }
+bool tokenizer_cuts_at_lines(const Tokenizer *tok) { return tok->cuts_at_lines; }
 int32_t tokenizer_unk(const Tokenizer *tok) { return tok->unk; }
 
 int32_t tokenizer_find(const Tokenizer *tok, const char *text, size_t n) { return vocab_find(&tok->vocab, text, n); }

@@ -27,6 +27,7 @@ struct Tokenizer {
     int32_t n_pieces;
     Vocab vocab; /* over texts */
     int32_t bos, eos, pad, unk;
+    bool cuts_at_lines; /* see tokenizer_cuts_at_lines */
     int32_t *post; /* (n_post) what add_special adds around POST_SEQUENCE */
     size_t n_post;
     TokenizerFiles files; /* what it was read from, to be written back as it was */

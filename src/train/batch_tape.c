@@ -17,20 +17,20 @@ out:
 Status batch_tape_new(BatchTape *b, const Model *model, const BatchTapeOptions *o) {
     Status st = TANE_OK;
     int64_t shape[] = {o->rows, o->width}, one[] = {1};
-    *b = (BatchTape){.device = model->device, .rows = o->rows, .width = o->width};
-    TRY(make_positions(b));
+    static const char *const names[BATCH_ARRAYS] = {"tokens", "labels", "positions", "starts"};
+    *b = (BatchTape){.device = model->device, .rows = o->rows, .width = o->width, .n_in = batch_arrays(o->packed)};
+    if (!o->packed) TRY(make_positions(b));
     TRY(tape_new(&b->tape, model->device, o->with_grad));
     tape_recompute(b->tape, o->recompute);
-    b->tokens = tape_external(b->tape, "tokens", DTYPE_I32, 2, shape);
-    b->labels = tape_external(b->tape, "labels", DTYPE_I32, 2, shape);
-    Tensor *positions = tape_external(b->tape, "positions", DTYPE_I32, 2, shape), *scale = NULL;
-    if (positions) positions->data = b->positions;
+    for (int i = 0; i < b->n_in; i++) b->in[i] = tape_external(b->tape, names[i], DTYPE_I32, 2, shape);
+    Tensor *positions = o->packed ? b->in[2] : tape_external(b->tape, names[2], DTYPE_I32, 2, shape), *scale = NULL;
+    if (positions && !o->packed) positions->data = b->positions;
     if (o->loss_scale) scale = tape_external(b->tape, "loss_scale", DTYPE_F32, 1, one);
     if (scale) scale->data = o->loss_scale;
-    ModelInput in = {.tokens = b->tokens, .positions = positions};
+    ModelInput in = {.tokens = b->in[0], .positions = positions, .starts = b->in[3]};
     ModelOutput out;
     model_forward(model, b->tape, &in, &out);
-    b->losses = op_cross_entropy(b->tape, out.hidden, out.head, b->labels, (float)o->label_smoothing, out.softcap,
+    b->losses = op_cross_entropy(b->tape, out.hidden, out.head, b->in[1], (float)o->label_smoothing, out.softcap,
                                  scale, NULL);
     b->sum = op_loss_sum(b->tape, b->losses);
     TRY(tape_plan(b->tape));
@@ -54,11 +54,11 @@ Status batch_tape_queue(BatchTape *b, const TapeRun *run) {
 Status batch_tape_run(BatchTape *b, const Batch *batch, const TapeRun *run, double *loss_sum) {
     size_t n = (size_t)(b->rows * b->width), bytes = n * sizeof *b->input;
     float sum[2];
-    if (!b->input) TRY_RETURN(device_alloc(b->device, (void **)&b->input, 2 * bytes));
-    b->tokens->data = b->input;
-    b->labels->data = b->input + n;
-    TRY_RETURN(device_upload(b->device, b->tokens->data, batch->tokens, bytes));
-    TRY_RETURN(device_upload(b->device, b->labels->data, batch->labels, bytes));
+    if (!b->input) TRY_RETURN(device_alloc(b->device, (void **)&b->input, (size_t)b->n_in * bytes));
+    for (int i = 0; i < b->n_in; i++) {
+        b->in[i]->data = b->input + (size_t)i * n;
+        TRY_RETURN(device_upload(b->device, b->in[i]->data, batch->array[i], bytes));
+    }
     TRY_RETURN(batch_tape_queue(b, run));
     TRY_RETURN(device_download(b->device, sum, b->sum->data, sizeof sum));
     *loss_sum = sum[0];

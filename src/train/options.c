@@ -6,25 +6,18 @@
 
 #include "base/file.h"
 
-#define ANY        INFINITY
-#define MODEL      "Model"
-#define DATA       "Data"
-#define TRAINING   "Training"
-#define EVALUATION "Evaluation"
-#define OUTPUT     "Output"
-#define MACHINE    "Machine"
+#define MODEL         "Model"
+#define DATA          "Data"
+#define TRAINING      "Training"
+#define EVALUATION    "Evaluation"
+#define OUTPUT        "Output"
+#define MACHINE       "Machine"
+#define OPTION_STRUCT TrainOptions
 
-#define FIELD(name)                              offsetof(TrainOptions, name)
-#define BOOL(name, fallback, group, help)        {#name, OPTION_BOOL, FIELD(name), #fallback, NULL, 0, 0, group, help},
-#define INT(name, fallback, lo, hi, group, help) {#name, OPTION_INT, FIELD(name), #fallback, NULL, lo, hi, group, help},
-#define NUMBER(name, fallback, lo, hi, group, help)                                                                    \
-    {#name, OPTION_FLOAT, FIELD(name), #fallback, NULL, lo, hi, group, help},
-#define TEXT(name, fallback, group, help) {#name, OPTION_STRING, FIELD(name), fallback, NULL, 0, 0, group, help},
-#define CHOICE(name, fallback, choices, group, help)                                                                   \
-    {#name, OPTION_CHOICE, FIELD(name), fallback, choices, 0, 0, group, help},
-#define LIST(name, fallback, group, help) {#name, OPTION_LIST, FIELD(name), fallback, NULL, 0, 0, group, help},
 static const Option rows[] = {
+#include "base/option_rows.h"
 #include "train/options.def"
+#include "base/option_end.h"
 };
 
 const OptionTable train_options = {"tane train", rows, sizeof rows / sizeof *rows};
@@ -68,10 +61,24 @@ Status train_options_sources(const OptionSet *set, Arena *arena, DataSource **so
     return TANE_OK;
 }
 
+DataOptions train_options_data(const TrainOptions *o) {
+    return (DataOptions){
+#define COPY(name)                                   .name = o->name,
+#define BOOL(name, fallback, group, help)            COPY(name)
+#define INT(name, fallback, lo, hi, group, help)     COPY(name)
+#define TEXT(name, fallback, group, help)            COPY(name)
+#define CHOICE(name, fallback, choices, group, help) COPY(name)
+#include "data/options.def"
+#include "base/option_end.h"
+    };
+}
+
 static Status check_data(const OptionSet *set) {
     Arena arena = {0};
     DataSource *sources;
     size_t n;
+    DataOptions data = train_options_data(set->config);
+    TRY_RETURN(data_options_check(&data));
     Status st = train_options_sources(set, &arena, &sources, &n);
     arena_release(&arena);
     return st;

@@ -3,22 +3,12 @@
 #define TRAIN_OPTIONS_H
 
 #include "base/option.h"
-#include "data/dataset.h"
+#include "data/options.h"
 
 typedef struct TrainOptions {
-#define BOOL(name, fallback, group, help) bool name;
-#define INT(name, fallback, lo, hi, group, help) int64_t name;
-#define NUMBER(name, fallback, lo, hi, group, help) double name;
-#define TEXT(name, fallback, group, help) const char *name;
-#define CHOICE(name, fallback, choices, group, help) const char *name;
-#define LIST(name, fallback, group, help) StringList name;
+#include "base/option_fields.h"
 #include "train/options.def"
-#undef BOOL
-#undef INT
-#undef NUMBER
-#undef TEXT
-#undef CHOICE
-#undef LIST
+#include "base/option_end.h"
 } TrainOptions;
 
 extern const OptionTable train_options;
@@ -27,6 +17,8 @@ extern const OptionTable train_options;
 Status train_options_check(const OptionSet *set);
 /* train_files with their fractions and repeats, in `arena`; the paths stay the options'. */
 Status train_options_sources(const OptionSet *set, Arena *arena, DataSource **sources, size_t *n);
+/* The options of rows and layouts among them. */
+DataOptions train_options_data(const TrainOptions *options);
 /* "runs/NAME" and NAME where the user gave none: from the recipe's file name. In `set`. */
 Status train_options_name_run(OptionSet *set, const char *recipe_path);
 /* Whether a higher metric_for_best_model is the better one. */

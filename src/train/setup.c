@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "device/cpuinfo.h"
+#include "infer/open.h"
 #include "model/gguf_tokenizer.h"
 #include "ops/backend.h"
 
@@ -32,49 +33,47 @@ static Status load_tokenizer(Trainer *t) {
     return TANE_OK;
 }
 
-/* A hash of all rows, so that going on with other data is noticed (FNV-1a, Fowler et al.). */
-static void fingerprint(const Dataset *set, char out[17]) {
-    uint64_t h = 0xcbf29ce484222325u;
-    for (int64_t i = 0; i < dataset_rows(set); i++) {
-        DatasetRow row;
-        dataset_row(set, i, &row);
-        for (int64_t k = 0; k < row.n; k++) h = (h ^ (uint64_t)(row.tokens[k] * 2 + row.mask[k])) * 0x100000001b3u;
-        h = (h ^ 0xffffffffu) * 0x100000001b3u;
-    }
-    snprintf(out, 17, "%016llx", (unsigned long long)h);
+static void tell_of_data(const Trainer *t) {
+    const TrainOptions *o = t->o;
+    const Dataset *set = t->train;
+    if (dataset_dropped(set))
+        trainer_message(t, TANE_WARNING, "%lld rows longer than max_length=%lld are left out (truncation=drop)",
+                        (long long)dataset_dropped(set), (long long)o->max_length);
+    if (dataset_cut(set))
+        trainer_message(t, TANE_WARNING, "%lld rows are cut at max_length=%lld: their ends are not learned (truncation=cut)",
+                        (long long)dataset_cut(set), (long long)o->max_length);
+    if (dataset_unknown(set))
+        trainer_message(t, TANE_WARNING,
+                        "%lld tokens of the training data are unknown to the tokenizer; was it made for other data?",
+                        (long long)dataset_unknown(set));
+    if (dataset_has_prepared(set) && (option_is_set(t->set, "completion_only") || option_is_set(t->set, "format") ||
+                                      option_is_set(t->set, "assistant_only_loss")))
+        trainer_message(t, TANE_WARNING, "prepared tokens keep the loss mask and format that they were prepared with; "
+                        "completion_only, assistant_only_loss and format are for rows");
 }
 
 static Status load_data(Trainer *t) {
     Status st = TANE_OK;
     const TrainOptions *o = t->o;
     Arena arena = {0};
+    DataOptions data = train_options_data(o);
+    DatasetOptions options;
     DataSource *sources;
     size_t n;
-    Truncation truncation = is(o->truncation, "drop")  ? TRUNCATION_DROP
-                            : is(o->truncation, "cut") ? TRUNCATION_CUT
-                                                       : TRUNCATION_ERROR;
-    DatasetOptions options = {.tokenizer = t->tokenizer,
-                              .max_length = o->max_length,
-                              .completion_only = o->completion_only,
-                              .truncation = truncation,
-                              .add_bos = o->add_bos,
-                              .add_eos = true};
+    TRY(open_template(&t->chat, o->chat_template, o->tokenizer ? o->tokenizer : o->model, t->tokenizer));
+    TRY(data_options_dataset(&data, t->tokenizer, t->chat, &arena, &options));
     TRY(train_options_sources(t->set, &arena, &sources, &n));
     TRY(dataset_load(&t->train, sources, n, &options, (uint64_t)o->seed));
-    fingerprint(t->train, t->fingerprint);
-    if (dataset_dropped(t->train))
-        trainer_message(t, TANE_WARNING, "%lld rows longer than max_length=%lld are left out (truncation=drop)",
-                        (long long)dataset_dropped(t->train), (long long)o->max_length);
-    if (dataset_unknown(t->train))
-        trainer_message(t, TANE_WARNING,
-                        "%lld tokens of the training data are unknown to the tokenizer; was it made for other data?",
-                        (long long)dataset_unknown(t->train));
+    TRY(data_options_arrange(&data, t->train, &t->layout));
+    dataset_fingerprint(t->train, t->fingerprint);
+    tell_of_data(t);
     if (o->eval_files.n) {
         DataSource *eval;
         TRY(ARENA_NEW_ARRAY(&arena, &eval, o->eval_files.n));
         for (size_t i = 0; i < o->eval_files.n; i++)
             eval[i] = (DataSource){.path = o->eval_files.items[i], .fraction = o->eval_fraction, .repeat = 1};
         TRY(dataset_load(&t->eval, eval, o->eval_files.n, &options, (uint64_t)o->seed));
+        TRY(data_options_arrange(&data, t->eval, &t->eval_layout));
     }
     if (o->eval_exact_match_files.n)
         TRY(questions_load(&t->questions, o->eval_exact_match_files.items, o->eval_exact_match_files.n, t->tokenizer,
@@ -126,7 +125,8 @@ static Status new_model(Trainer *t, DType dtype) {
     ModelConfig c;
     TRY_RETURN(model_config_init(&c, o->architecture));
     bool llama = is(o->architecture, "llama");
-    c.vocab_size = tokenizer_vocab_size(t->tokenizer);
+    int64_t multiple = o->pad_vocab_to_multiple_of;
+    c.vocab_size = (tokenizer_vocab_size(t->tokenizer) + multiple - 1) / multiple * multiple;
     c.context = o->max_position_embeddings;
     c.width = o->hidden_size;
     c.layers = o->num_hidden_layers;
@@ -169,41 +169,47 @@ static void plan_steps(Trainer *t) {
     const TrainOptions *o = t->o;
     tane_plan *p = &t->plan;
     int64_t per_step = o->per_device_train_batch_size * o->gradient_accumulation_steps;
-    p->rows = dataset_rows(t->train);
-    p->tokens = dataset_tokens(t->train);
+    p->rows = layout_units(t->layout);
+    p->tokens = layout_tokens(t->layout);
     p->steps_per_epoch = o->dataloader_drop_last ? p->rows / per_step : (p->rows + per_step - 1) / per_step;
     double steps = o->num_train_epochs * (double)p->steps_per_epoch;
     p->total_steps = o->max_steps > 0 ? o->max_steps : at_least_one((int64_t)steps + ((double)(int64_t)steps < steps));
 }
 
+static Status check_width(const Trainer *t, int64_t width, const char *what) {
+    int64_t context = t->model->config.context;
+    if (width <= context) return TANE_OK;
+    if (layout_kind(t->layout) != LAYOUT_PADDING)
+        return FAIL(TANE_EINVAL, "max_length is %lld, but the model's context is %lld; set max_length=%lld",
+                    (long long)width, (long long)context, (long long)context);
+    return FAIL(TANE_EINVAL, "the longest %s row has %lld tokens, but the model's context is %lld; set max_length=%lld (and "
+                "truncation=cut or drop)", what, (long long)width + 1, (long long)context, (long long)context);
+}
+
 static Status record_tapes(Trainer *t) {
     const TrainOptions *o = t->o;
     tane_plan *p = &t->plan;
-    int64_t longest = dataset_longest(t->train) - 1;
+    bool packed = layout_kind(t->layout) == LAYOUT_PACKING;
     float *loss_scale = t->optimizer && t->model->dtype == DTYPE_F16 ? t->optimizer->state + STATE_LOSS_SCALE : NULL;
     TapeRecompute recompute = !o->gradient_checkpointing                     ? RECOMPUTE_NONE
                               : is(o->gradient_checkpointing_policy, "full") ? RECOMPUTE_BLOCK
                                                                              : RECOMPUTE_CHEAP;
-    p->width = at_least_one(longest);
-    if (p->width > t->model->config.context)
-        return FAIL(TANE_EINVAL,
-                    "the longest row has %lld tokens, but the model's context is %lld; set max_length=%lld (and "
-                    "truncation=cut or drop)",
-                    (long long)longest + 1, (long long)t->model->config.context, (long long)t->model->config.context);
+    p->width = layout_width(t->layout);
+    TRY_RETURN(check_width(t, p->width, "training"));
     TRY_RETURN(batch_tape_new(&t->step_tape, t->model,
                               &(BatchTapeOptions){.rows = o->per_device_train_batch_size,
                                                   .width = p->width,
+                                                  .packed = packed,
                                                   .label_smoothing = o->label_smoothing_factor,
                                                   .with_grad = true,
                                                   .recompute = recompute,
                                                   .loss_scale = loss_scale}));
     if (t->eval) {
-        int64_t width = at_least_one(dataset_longest(t->eval) - 1);
-        if (width > t->model->config.context)
-            return FAIL(TANE_EINVAL, "the longest evaluation row has %lld tokens, but the model's context is %lld",
-                        (long long)width + 1, (long long)t->model->config.context);
-        TRY_RETURN(batch_tape_new(&t->eval_tape, t->model,
-                                  &(BatchTapeOptions){.rows = o->per_device_eval_batch_size, .width = width}));
+        int64_t width = layout_width(t->eval_layout);
+        TRY_RETURN(check_width(t, width, "evaluation"));
+        TRY_RETURN(batch_tape_new(
+            &t->eval_tape, t->model,
+            &(BatchTapeOptions){.rows = o->per_device_eval_batch_size, .width = width, .packed = packed}));
     }
     return TANE_OK;
 }
@@ -216,7 +222,11 @@ static size_t tape_bytes_with(const Trainer *t, int64_t rows, TapeRecompute reco
     ErrorCopy error;
     err_save(&error);
     size_t bytes = 0;
-    BatchTapeOptions options = {.rows = rows, .width = t->plan.width, .with_grad = true, .recompute = recompute};
+    BatchTapeOptions options = {.rows = rows,
+                                .width = t->plan.width,
+                                .packed = layout_kind(t->layout) == LAYOUT_PACKING,
+                                .with_grad = true,
+                                .recompute = recompute};
     if (batch_tape_new(&other, t->model, &options) == TANE_OK) {
         bytes = tape_bytes(other.tape);
         batch_tape_free(&other);
@@ -391,7 +401,9 @@ Status trainer_allocate(Trainer *t) {
     TRY(tape_bind(t->step_tape.tape, t->memory));
     if (t->eval) TRY(tape_bind(t->eval_tape.tape, t->memory));
     TRY(stepper_new(&t->stepper, &t->step_tape, t->optimizer, o->gradient_accumulation_steps));
-    if (t->eval) TRY(batch_new(&t->eval_batch, o->per_device_eval_batch_size, t->eval_tape.width));
+    if (t->eval)
+        TRY(batch_new(&t->eval_batch, o->per_device_eval_batch_size, t->eval_tape.width,
+                      t->eval_tape.n_in == BATCH_ARRAYS));
     /* Half a second, for who wants to know how near the limit the run is. */
     if (t->cb->progress) TRY(device_measure(t->device, t->model->dtype, &t->plan.limit_flops, NULL));
 out:
@@ -406,8 +418,11 @@ void trainer_release(Trainer *t) {
     if (t->device) device_release(t->device, t->memory);
     optimizer_free(t->optimizer);
     model_free(t->model);
+    layout_free(t->layout);
+    layout_free(t->eval_layout);
     dataset_free(t->train);
     dataset_free(t->eval);
+    chat_template_free(t->chat);
     questions_free(t->questions);
     tokenizer_free(t->tokenizer);
     device_close(t->device);
@@ -416,6 +431,8 @@ void trainer_release(Trainer *t) {
     t->optimizer = NULL;
     t->model = NULL;
     t->train = t->eval = NULL;
+    t->layout = t->eval_layout = NULL;
+    t->chat = NULL;
     t->questions = NULL;
     t->tokenizer = NULL;
     t->device = NULL;

@@ -12,7 +12,9 @@ typedef struct Trainer {
     const tane_run_callbacks *cb;
     Device *device;
     Tokenizer *tokenizer;
+    ChatTemplate *chat;         /* of the rows; NULL: none */
     Dataset *train, *eval;      /* eval: NULL without eval_files */
+    Layout *layout, *eval_layout;
     Questions *questions;       /* of eval_exact_match_files, or NULL */
     Model *model;
     Optimizer *optimizer;

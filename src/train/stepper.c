@@ -14,7 +14,7 @@ enum { DEPTH = 4 };
 
 /* Offsets in the block and in the results. */
 typedef struct Layout {
-    size_t hyper, ids, batch, bytes; /* runs come first; batch: bytes of one micro-batch's tokens and labels */
+    size_t hyper, ids, array, batch, bytes; /* runs come first; array: bytes of one of a micro-batch's arrays */
     size_t control, result_bytes;    /* losses come first */
 } Layout;
 
@@ -43,10 +43,11 @@ static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
 static Layout layout_of(const BatchTape *tape, int64_t accumulation) {
     Layout l = {0};
-    size_t n = (size_t)accumulation, ids = align64((size_t)(tape->rows * tape->width) * sizeof(int32_t));
+    size_t n = (size_t)accumulation;
+    l.array = align64((size_t)(tape->rows * tape->width) * sizeof(int32_t));
     l.hyper = align64((n + 1) * sizeof(TapeRun));
     l.ids = l.hyper + align64(UPDATE_HYPER * sizeof(float));
-    l.batch = 2 * ids;
+    l.batch = (size_t)tape->n_in * l.array;
     l.bytes = l.ids + n * l.batch;
     l.control = align64(n * 2 * sizeof(float));
     l.result_bytes = l.control + align64(UPDATE_CONTROL * sizeof(float));
@@ -66,8 +67,8 @@ static Status slot_new(Stepper *s, Slot *slot) {
     TRY_RETURN(MEM_NEW_ARRAY(&slot->batches, (size_t)s->accumulation));
     for (int64_t i = 0; i < s->accumulation; i++) {
         char *at = slot->block + s->layout.ids + (size_t)i * s->layout.batch;
-        TRY_RETURN(batch_view(&slot->batches[i], tape->rows, tape->width, (int32_t *)at,
-                              (int32_t *)(at + s->layout.batch / 2)));
+        bool packed = tape->n_in == BATCH_ARRAYS;
+        TRY_RETURN(batch_view(&slot->batches[i], tape->rows, tape->width, packed, at, s->layout.array));
     }
     return TANE_OK;
 }
@@ -137,8 +138,7 @@ static Status queue_work(void *user) {
             return optimizer_queue(s->optimizer, &run);
         }
         char *ids = s->block + s->layout.ids + (size_t)i * s->layout.batch;
-        tape->tokens->data = ids;
-        tape->labels->data = ids + s->layout.batch / 2;
+        for (int k = 0; k < tape->n_in; k++) tape->in[k]->data = ids + (size_t)k * s->layout.array;
         tape->sum->data = (float *)s->results + 2 * i;
         TRY_RETURN(batch_tape_queue(tape, &run));
     }

@@ -215,17 +215,21 @@ out:
 
 /* Says where a value that is no number came from: a row, or a step's first and last one. */
 static void find_place(const Loop *l, const StepResult *r, char *place, size_t size) {
+    const Layout *layout = l->t.layout;
     const Batch *first = &r->batches[0], *last = &r->batches[r->input.used - 1];
     DatasetRow a, b;
-    if (r->bad_row >= 0 && r->batches[r->bad_batch].indices[r->bad_row] >= 0) {
-        dataset_row(l->t.train, r->batches[r->bad_batch].indices[r->bad_row], &a);
-        snprintf(place, size, " at the row from %s:%" PRId64, a.source, a.line);
+    int64_t bad = r->bad_row >= 0 ? r->batches[r->bad_batch].units[r->bad_row] : -1;
+    if (bad >= 0) {
+        layout_document(layout, bad, 0, &a);
+        layout_document(layout, bad, layout_documents(layout, bad) - 1, &b);
+        if (a.line == b.line) snprintf(place, size, " at the row from %s:%" PRId64, a.source, a.line);
+        else snprintf(place, size, " in a row packed from %s:%" PRId64 " to %s:%" PRId64, a.source, a.line, b.source, b.line);
         return;
     }
     int64_t end = last->rows - 1;
-    while (end > 0 && last->indices[end] < 0) end--;
-    dataset_row(l->t.train, first->indices[0], &a);
-    dataset_row(l->t.train, last->indices[end], &b);
+    while (end > 0 && last->units[end] < 0) end--;
+    layout_document(layout, first->units[0], 0, &a);
+    layout_document(layout, last->units[end], 0, &b);
     snprintf(place, size, " in a batch that begins with %s:%" PRId64 " and ends with %s:%" PRId64, a.source, a.line,
              b.source, b.line);
 }
@@ -263,7 +267,7 @@ static Status submit_step(Loop *l) {
     Batch *batches;
     stepper_batches(t->stepper, &batches);
     for (int64_t i = 0; i < accumulation && first + i * rows < t->plan.rows; i++, input.used++)
-        batch_fill(&batches[i], t->train, (uint64_t)o->seed, epoch, first + i * rows, t->pad);
+        batch_fill(&batches[i], t->layout, (uint64_t)o->seed, epoch, first + i * rows, t->pad);
     TRY_RETURN(stepper_submit(t->stepper, &input));
     l->submitted++;
     return TANE_OK;
@@ -337,10 +341,10 @@ static Status eval_loss(Loop *l, double *out) {
     Trainer *t = &l->t;
     double loss = 0;
     int64_t targets = 0;
-    for (int64_t first = 0; first < dataset_rows(t->eval); first += t->o->per_device_eval_batch_size) {
+    for (int64_t first = 0; first < layout_ordered(t->eval_layout); first += t->o->per_device_eval_batch_size) {
         double sum;
         TapeRun run = {0};
-        batch_fill_ordered(&t->eval_batch, t->eval, first, t->pad);
+        batch_fill_ordered(&t->eval_batch, t->eval_layout, first, t->pad);
         TRY_RETURN(batch_tape_run(&t->eval_tape, &t->eval_batch, &run, &sum));
         loss += sum;
         targets += t->eval_batch.targets;

@@ -374,14 +374,17 @@ static Status encode_object(const RowFormat *f, const JsonlLine *line, RowScratc
 /* Ids in range, unknown ones counted. */
 static Status check_tokens(const RowFormat *f, const JsonlLine *line, RowTokens *out, size_t from) {
     const int32_t vocab = tokenizer_vocab_size(f->o.tokenizer), unk = tokenizer_unk(f->o.tokenizer);
+    const int32_t *ids = out->list.ids;
     int64_t unknown = 0;
+    bool bad = false;
     for (size_t i = from; i < out->list.n; i++) {
-        const int32_t id = out->list.ids[i];
-        if (id < 0 || id >= vocab)
-            return FAIL(TANE_EFORMAT, "%s:%lld: the tokenizer gave the id %d, but its vocabulary has only %d entries; "
-                        "its model file is damaged", line->path, (long long)line->number, id, vocab);
-        unknown += unk >= 0 && id == unk;
+        bad |= (uint32_t)ids[i] >= (uint32_t)vocab;
+        unknown += ids[i] == unk; /* -1 where there is none */
     }
+    for (size_t i = from; bad && i < out->list.n; i++)
+        if (ids[i] < 0 || ids[i] >= vocab)
+            return FAIL(TANE_EFORMAT, "%s:%lld: the tokenizer gave the id %d, but its vocabulary has only %d entries; "
+                        "its model file is damaged", line->path, (long long)line->number, ids[i], vocab);
     out->unknown += unknown;
     return TANE_OK;
 }

@@ -375,10 +375,9 @@ static Status encode_object(const RowFormat *f, const JsonlLine *line, RowScratc
 static Status check_tokens(const RowFormat *f, const JsonlLine *line, RowTokens *out, size_t from) {
     const int32_t vocab = tokenizer_vocab_size(f->o.tokenizer), unk = tokenizer_unk(f->o.tokenizer);
     const int32_t *ids = out->list.ids;
-    int64_t unknown = 0;
-    bool bad = false;
+    uint32_t unknown = 0, bad = 0; /* a row has less than 2^31 tokens */
     for (size_t i = from; i < out->list.n; i++) {
-        bad |= (uint32_t)ids[i] >= (uint32_t)vocab;
+        bad += (uint32_t)ids[i] >= (uint32_t)vocab;
         unknown += ids[i] == unk; /* -1 where there is none */
     }
     for (size_t i = from; bad && i < out->list.n; i++)

@@ -697,6 +697,125 @@ static void many_values_are_refused(void **state) {
     str_free(&s);
 }
 
+/* ---- memory, threads, time ---- */
+
+static const char *const every_kind[] = {
+    "{\"text\": \"one\\ntwo\"}",
+    PAIR,
+    "{\"instruction\": \"Add\\n.\", \"input\": \"1 2\", \"output\": \"3\"}",
+    "{\"question\": \"2+2?\", \"answer\": \"4\", \"system\": \"s\", \"tools\": \"[{\\\"name\\\": \\\"f\\\"}]\"}",
+    MESSAGES(USER("a") ", " ANSWER("b") ", " USER("c") ", " ANSWER("d")),
+    "{\"system\": \"s\", \"conversations\": [" SAYS("human", "a") ", " SAYS("gpt", "b") "]}",
+    "{\"prompt\": [" USER("a") "], \"completion\": [" ANSWER("b") "]}",
+};
+enum { EVERY_KIND = sizeof every_kind / sizeof *every_kind };
+
+static RowFormatOptions everything(void) {
+    RowFormatOptions o = usual();
+    o.loss = LOSS_ASSISTANT;
+    o.add_bos = o.chat_prompts = true;
+    o.prompt_suffix = " Think.";
+    o.columns = "system=system";
+    return o;
+}
+
+/* A small tokenizer and a template of its own, so that nothing of tane's lives when allocations begin to fail. */
+static const char tiny_tokenizer[] =
+    "{\"added_tokens\": [{\"id\": 1, \"content\": \"<s>\", \"special\": true}, {\"id\": 2, \"content\": \"</s>\", \"special\": "
+    "true}, {\"id\": 3, \"content\": \"<|im_end|>\", \"special\": true}], \"pre_tokenizer\": {\"type\": \"Whitespace\"}, "
+    "\"model\": {\"type\": \"WordLevel\", \"unk_token\": \"?\", \"vocab\": {\"?\": 0, \"<s>\": 1, \"</s>\": 2, \"<|im_end|>\": 3, "
+    "\"a\": 4, \"b\": 5}}}";
+
+static Status encode_every_kind(void *ctx) {
+    Status st = TANE_OK;
+    RowFormatOptions o = everything();
+    RowFormat *f = NULL;
+    RowScratch *scratch = NULL;
+    RowTokens out = {0};
+    Tokenizer *tiny = NULL;
+    ChatTemplate *t = NULL;
+    TRY(tokenizer_load(&tiny, ctx));
+    TRY(chat_template_new(&t, "t", CHATML, sizeof CHATML - 1, CHAT_BOS, CHAT_EOS, NULL, NULL));
+    o.tokenizer = tiny;
+    o.chat = t;
+    TRY(row_format_new(&f, &o));
+    TRY(row_scratch_new(&scratch));
+    for (size_t i = 0; i < EVERY_KIND; i++) {
+        Row row = row_of(every_kind[i]);
+        TRY(row_encode(f, &row, true, scratch, &out));
+    }
+out:
+    row_tokens_free(&out);
+    row_scratch_free(scratch);
+    row_format_free(f);
+    chat_template_free(t);
+    tokenizer_free(tiny);
+    return st;
+}
+
+static void running_out_of_memory_is_an_error(void **state) {
+    (void)state;
+    assert_ok(dir_make(test_path("tiny")));
+    test_write(test_path("tiny/tokenizer.json"), tiny_tokenizer);
+    test_write(test_path("tiny/tokenizer_config.json"), "{\"bos_token\": \"<s>\", \"eos_token\": \"</s>\"}");
+    assert_true(test_fail_allocations(encode_every_kind, (void *)(uintptr_t)test_path("tiny")) > 300);
+}
+
+/* One format, many threads, rows behind each other: what each gives alone. */
+static void threads_share_a_format(void **state) {
+    (void)state;
+    RowFormatOptions o = everything();
+    RowFormat *f = make(o);
+    RowTokens alone = {0};
+    RowScratch *scratch;
+    int wrong = 0;
+    assert_ok(row_scratch_new(&scratch));
+    for (size_t i = 0; i < EVERY_KIND; i++) {
+        Row row = row_of(every_kind[i]);
+        assert_ok(row_encode(f, &row, true, scratch, &alone));
+    }
+    row_scratch_free(scratch);
+#pragma omp parallel num_threads(4) reduction(+ : wrong)
+    {
+        RowScratch *own = NULL;
+        RowTokens out = {0};
+        wrong += row_scratch_new(&own) != TANE_OK;
+        for (int round = 0; round < 20 && own; round++) {
+            out.list.n = 0;
+            for (size_t i = 0; i < EVERY_KIND; i++) {
+                Row row = row_of(every_kind[i]);
+                wrong += row_encode(f, &row, true, own, &out) != TANE_OK;
+            }
+            wrong += out.list.n != alone.list.n || memcmp(out.list.ids, alone.list.ids, out.list.n * sizeof(int32_t)) ||
+                     memcmp(out.mask, alone.mask, out.list.n);
+        }
+        row_tokens_free(&out);
+        row_scratch_free(own);
+    }
+    assert_int_equal(wrong, 0);
+    row_tokens_free(&alone);
+    row_format_free(f);
+}
+
+/* Turns are found by rendering beginnings, which is quadratic: it goes far enough, and ends. */
+static void long_conversations_end(void **state) {
+    (void)state;
+    RowFormatOptions o = usual();
+    o.loss = LOSS_ASSISTANT;
+    for (int turns = 200; turns <= 20000; turns *= 100) {
+        Str s = {0};
+        RowTokens out = {0};
+        assert_ok(str_printf(&s, "{\"messages\": [" USER("0")));
+        for (int i = 0; i < turns; i++)
+            assert_ok(str_printf(&s, ", {\"role\": \"%s\", \"content\": \"some words\"}", i % 2 ? "user" : "assistant"));
+        assert_ok(str_add(&s, "]}", 2));
+        if (turns == 200) assert_ok(encode(o, row_of(s.text), &out));
+        else assert_error(encode(o, row_of(s.text), &out), TANE_EFORMAT, "too long to look for the assistant's turns in it (");
+        row_tokens_free(&out);
+        str_free(&s);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(pairs_train_the_completion_and_eos),
@@ -725,6 +844,10 @@ int main(void) {
         TEST(wrong_options_are_named),
         TEST(wrong_rows_are_named),
         TEST(many_values_are_refused),
+        TEST(threads_share_a_format),
+        TEST(long_conversations_end),
     };
-    return cmocka_run_group_tests_name("row formats", tests, start, finish);
+    const struct CMUnitTest alone[] = {TEST(running_out_of_memory_is_an_error)};
+    int failed = cmocka_run_group_tests_name("row formats", tests, start, finish);
+    return failed + cmocka_run_group_tests_name("row formats without memory", alone, NULL, NULL);
 }

@@ -5,6 +5,19 @@
 
 static Status no_memory(void) { return FAIL(TANE_ENOMEM, "out of memory for a conversation"); }
 
+/* {"role": role, "content": content}. *out is NULL when memory ran out (json_pack would then lose what it was given). */
+static void new_message(const char *role, json_t *content, json_t **out) {
+    json_t *text = json_string(role);
+    *out = json_object();
+    if (*out && text && content && !json_object_set(*out, "role", text) && !json_object_set(*out, "content", content)) {
+        json_decref(text);
+        return;
+    }
+    json_decref(text);
+    json_decref(*out);
+    *out = NULL;
+}
+
 /* ---- JSON to a tree ---- */
 
 /* A tree takes up to 250 bytes for what is 3 bytes of text, so it is counted before it is built. */
@@ -59,7 +72,7 @@ static Status read_objects(const JsonlField *field, const char *example, json_t 
 
 /* A member that must be text. `hint` closes the message when it is missing. */
 static Status get_text(const json_t *object, const char *list, size_t i, const char *key, const char *hint,
-                       const json_t **out) {
+                       json_t **out) {
     *out = json_object_get(object, key);
     if (json_is_string(*out)) return TANE_OK;
     if (!*out) return FAIL(TANE_EFORMAT, "%s[%zu]: \"%s\" is missing; %s", list, i, key, hint);
@@ -70,8 +83,7 @@ static Status get_text(const json_t *object, const char *list, size_t i, const c
 
 static Status check_roles(const JsonlField *field, const json_t *messages) {
     size_t i;
-    json_t *message;
-    const json_t *role;
+    json_t *message, *role;
     json_array_foreach(messages, i, message) {
         const char *hint = json_object_get(message, "from")
                                ? "this looks like sharegpt: give the column with columns=conversations=NAME"
@@ -106,7 +118,7 @@ static const char *sharegpt_role(const char *name) {
 }
 
 static Status sharegpt_message(const char *list, size_t i, json_t *turn, json_t **out) {
-    const json_t *from, *value;
+    json_t *from, *value;
     const char *needs = "each turn needs {\"from\": \"human\", \"value\": ...}";
     const char *hint = json_object_get(turn, "role")
                            ? "this looks like messages: give the column with columns=messages=NAME" : needs;
@@ -117,7 +129,7 @@ static Status sharegpt_message(const char *list, size_t i, json_t *turn, json_t 
         return FAIL(TANE_EFORMAT, "%s[%zu]: \"from\" is \"%.60s\", which is none of human, user, gpt, assistant, chatgpt, "
                     "bing, bard, system, tool, function, observation", list, i, json_string_value(from));
     json_t *weight = json_object_get(turn, "weight");
-    *out = json_pack("{s:s, s:O}", "role", role, "content", value);
+    new_message(role, value, out);
     if (!*out || (weight && json_object_set(*out, "weight", weight))) return no_memory();
     return TANE_OK;
 }
@@ -173,11 +185,12 @@ out:
 /* ---- messages ---- */
 
 Status row_messages_insert(json_t *messages, size_t at, const char *role, const char *text, size_t n) {
-    json_t *content = json_stringn(text, n);
-    if (!content) return no_memory();
-    json_t *message = json_pack("{s:s, s:o}", "role", role, "content", content);
-    if (!message || json_array_insert_new(messages, at, message)) return no_memory();
-    return TANE_OK;
+    json_t *content = json_stringn(text, n), *message;
+    new_message(role, content, &message);
+    int failed = !message || json_array_insert(messages, at, message);
+    json_decref(content);
+    json_decref(message);
+    return failed ? no_memory() : TANE_OK;
 }
 
 bool row_message_is(const json_t *message, const char *role) {

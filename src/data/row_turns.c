@@ -5,8 +5,9 @@
 
 #include "data/row_messages.h"
 
-/* Looking for turns by their bounds renders a conversation of n turns about 2n times. */
-enum { MAX_RENDERED = 128 << 20 };
+/* Looking for n turns by their bounds renders half of the conversation 2n times: at most so many bytes, a message
+ * counting as MESSAGE_COST more, so that it takes less than a second. */
+enum { MAX_RENDERED = 256 << 20, MESSAGE_COST = 64 };
 
 void turns_free(Turns *t) {
     chat_text_free(&t->whole);
@@ -85,7 +86,6 @@ typedef struct Search {
     Turns *turns;
     const TurnsInput *in;
     json_t *prefix;   /* the first messages */
-    size_t rendered;  /* bytes so far */
     const char *eos;  /* text of EOS, "" for none */
 } Search;
 
@@ -93,16 +93,11 @@ static Status render_prefix(Search *s, size_t n, bool generation_prompt) {
     while (json_array_size(s->prefix) < n)
         if (json_array_append(s->prefix, json_array_get(s->in->messages, json_array_size(s->prefix))))
             return FAIL(TANE_ENOMEM, "out of memory for a conversation");
-    if (s->rendered > MAX_RENDERED)
-        return FAIL(TANE_EFORMAT, "the conversation is too long to look for the assistant's turns in it (%zu messages, "
-                    "%zu bytes); use a template with {%% generation %%} blocks, set loss to all, or split it",
-                    json_array_size(s->in->messages), s->turns->whole.text.len);
     Status st = render(&s->turns->part, s->in, s->prefix, generation_prompt);
     if (st != TANE_OK)
-        return err_context("without the messages from messages[%zu] on, which is how the assistant's turns are found in a "
+        err_context("without the messages from messages[%zu] on, which is how the assistant's turns are found in a "
                            "template that has no {%% generation %%} blocks", n);
-    s->rendered += s->turns->part.text.len;
-    return TANE_OK;
+    return st;
 }
 
 static bool begins_with(const Str *whole, const Str *part) {
@@ -153,15 +148,27 @@ static Status find_turn(Search *s, size_t i) {
                 "its \"weight\" to 0", i);
 }
 
+/* An error when it would take too long. */
+static Status check_work(const Turns *t, const TurnsInput *in) {
+    const size_t n = json_array_size(in->messages), cost = t->whole.text.len + MESSAGE_COST * n;
+    size_t turns = 0;
+    for (size_t i = in->first; i < n; i++) turns += is_assistant(in, i);
+    if (turns == 0 || cost <= MAX_RENDERED / turns) return TANE_OK;
+    return FAIL(TANE_EFORMAT, "the conversation is too long to look for the assistant's turns in it (%zu messages, %zu bytes); "
+                "use a template with {%% generation %%} blocks, set loss to completion (the last answer) or to all, or split "
+                "it", n, t->whole.text.len);
+}
+
 static Status find_turns(Turns *t, const TurnsInput *in) {
     Status st = TANE_OK;
     TokenPiece eos = {.text = ""};
     bool trained;
+    TRY_RETURN(check_work(t, in));
     if (tokenizer_eos(in->tokenizer) >= 0) TRY_RETURN(tokenizer_piece(in->tokenizer, tokenizer_eos(in->tokenizer), &eos));
     Search s = {.turns = t, .in = in, .prefix = json_array(), .eos = eos.text};
     if (!s.prefix) return FAIL(TANE_ENOMEM, "out of memory for a conversation");
-    for (size_t i = 0; i < json_array_size(in->messages); i++) {
-        if (i < in->first || !is_assistant(in, i)) continue;
+    for (size_t i = in->first; i < json_array_size(in->messages); i++) {
+        if (!is_assistant(in, i)) continue;
         TRY(row_message_weight(in->messages, i, &trained));
         if (trained) TRY(find_turn(&s, i));
     }

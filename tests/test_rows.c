@@ -11,6 +11,7 @@
 
 #include "base/rng.h"
 #include "data/rows.h"
+#include "text/tokenizer.h"
 
 static const RowsOptions plain = {0};
 
@@ -125,6 +126,51 @@ static void the_same_rows_from_every_kind_of_file(void **state) {
     /* What a file is compressed with is told by its bytes, too. */
     assert_rows(write_gzip(test_path("c.jsonl"), lines, strlen(lines)), want);
     assert_rows(write_zstd(test_path("c.json.gz"), array, strlen(array)), want);
+}
+
+static void parquet_gives_rows_of_json(void **state) {
+    (void)state;
+    static const char want[] = "1:{\"prompt\": \"1+1=\", \"completion\": \"2\"}|2:{\"prompt\": \"2+2=\", \"completion\": \"4\\n\"}|";
+    size_t n;
+    const char *golden = test_data("golden/rows_pairs.parquet"), *bytes = test_read(golden, &n);
+    assert_rows(golden, want);
+    assert_rows(test_write_bytes(test_path("table"), bytes, n), want); /* told by its bytes */
+    assert_refused(test_data("golden/rows_none.parquet"), "rows_none.parquet: the table in it has no rows");
+    assert_refused(put_bytes("p.parquet.gz", bytes, n), "p.parquet.gz: there is Parquet data inside of the gzip data; unpack");
+    assert_refused(put("q.parquet.gz", "{}\n"), "q.parquet.gz: its name says Parquet, but there is something else in it");
+    assert_refused(put("q.parquet", "{}\n"), "q.parquet");
+    assert_refused(test_write_bytes(test_path("cut.parquet"), bytes, n / 2), "cut.parquet");
+}
+
+/* 60 rows of 100,000 bytes, one of 5,000,000 that no chunk holds, and 3 short ones. */
+static void parquet_comes_in_chunks(void **state) {
+    (void)state;
+    RowReader *reader;
+    Row rows[100];
+    size_t n;
+    assert_ok(rows_open(&reader, test_data("golden/rows_long.parquet"), &plain));
+    assert_ok(rows_chunk(reader, rows, 100, &n));
+    assert_int_equal(n, 42);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(rows[i].line.number, i + 1);
+        assert_int_equal(rows[i].line.n, 100012);
+        assert_memory_equal(rows[i].line.text + 99990, "aaaaaaaaaaaaaaaaaaaa\"}", 22);
+    }
+    assert_ok(rows_chunk(reader, rows, 100, &n));
+    assert_int_equal(n, 18);
+    assert_ok(rows_chunk(reader, rows, 100, &n));
+    assert_int_equal(n, 1);
+    assert_int_equal(rows[0].line.number, 61);
+    assert_int_equal(rows[0].line.n, 5000012);
+    assert_ok(rows_chunk(reader, rows, 2, &n));
+    assert_int_equal(n, 2);
+    assert_memory_equal(rows[1].line.text, "{\"text\": \"c\"}", 13);
+    assert_ok(rows_chunk(reader, rows, 100, &n));
+    assert_int_equal(n, 1);
+    assert_int_equal(rows[0].line.number, 64);
+    assert_ok(rows_chunk(reader, rows, 100, &n));
+    assert_int_equal(n, 0);
+    rows_close(reader);
 }
 
 static void several_gzip_members_and_zstd_frames_are_one_file(void **state) {
@@ -314,15 +360,64 @@ static void long_documents_come_in_pieces(void **state) {
     static const char *const names[] = {"p.txt", "p.txt.gz"};
     for (size_t i = 0; i < 2; i++) {
         const char *path = put(names[i], "ab\n\ncd\n  ef\n\xe3\x80\x80g\n\xe3\x81\x82h\ni");
-        assert_rows_with(path, (RowsOptions){.piece = 1}, "1:ab\n\n+3:cd\n  ef\n\xe3\x80\x80g\n+6:\xe3\x81\x82h\n+7:i|");
-        assert_rows_with(path, (RowsOptions){.piece = 4}, "1:ab\n\n+3:cd\n  ef\n\xe3\x80\x80g\n+6:\xe3\x81\x82h\n+7:i|");
-        assert_rows_with(path, (RowsOptions){.piece = 5}, "1:ab\n\ncd\n  ef\n\xe3\x80\x80g\n+6:\xe3\x81\x82h\n+7:i|");
+        assert_rows_with(path, (RowsOptions){.piece = 1}, "1:ab\n\ncd\n  ef\n\xe3\x80\x80g\n+6:\xe3\x81\x82h\n+7:i|");
+        assert_rows_with(path, (RowsOptions){.piece = 17}, "1:ab\n\ncd\n  ef\n\xe3\x80\x80g\n+6:\xe3\x81\x82h\ni|");
+        assert_rows_with(path, (RowsOptions){.piece = 18}, "1:ab\n\ncd\n  ef\n\xe3\x80\x80g\n\xe3\x81\x82h\n+7:i|");
         assert_rows_with(path, (RowsOptions){.piece = 100}, "1:ab\n\ncd\n  ef\n\xe3\x80\x80g\n\xe3\x81\x82h\ni|");
-        assert_rows_with(put(names[i], "a\n b\n  c\n\td\n e"), (RowsOptions){.piece = 1}, "1:a\n+2: b\n  c\n\td\n+5: e|");
+        assert_rows_with(put(names[i], "a\n b\n  c\n\td\n e"), (RowsOptions){.piece = 1}, "1:a\n b\n  c\n\td\n e|");
         /* A separator at the cut ends the document: no empty piece follows. */
         assert_rows_with(put(names[i], "a\nb\nEND\nc\n"), (RowsOptions){.separator = "END\n", .piece = 3}, "1:a\nb\n|4:c\n|");
         assert_rows_with(put(names[i], "a\nb\n;c\nd\n"), (RowsOptions){.separator = ";", .piece = 1}, "1:a\n+2:b\n|3:c\n+4:d\n|");
     }
+}
+
+/* Returns how many pieces there are. */
+static size_t encode_pieces(const Tokenizer *tok, const char *path, TokenList *tokens) {
+    enum { ROWS = 64 };
+    RowReader *reader;
+    Row rows[ROWS];
+    size_t all = 0;
+    assert_ok(rows_open(&reader, path, &(RowsOptions){.piece = 20}));
+    for (size_t n = 1; n > 0; all += n) {
+        assert_ok(rows_chunk(reader, rows, ROWS, &n));
+        for (size_t k = 0; k < n; k++) assert_ok(tokenizer_encode(tok, rows[k].line.text, rows[k].line.n, tokens));
+    }
+    rows_close(reader);
+    return all;
+}
+
+/* What pieces are cut for: their tokens are those of the whole text. */
+static void pieces_have_the_tokens_of_the_whole(void **state) {
+    (void)state;
+    static const char *const names[] = {"gpt2", "llama3", "qwen2", "deepseek", "bert"};
+    static const char *const parts[] = {"the", "Seed", " ", " ", " ", "  ", "\n", "\n", "\n\n", "\r\n", "\t", "12", "345", ".", "'s",
+                                        "!?", "=", "\xc3\xa9", "\xe7\xa8\xae", "\xe3\x80\x80", "\xc2\xa0", "\xf0\x9f\x8c\xb1"};
+    enum { SIZE = 200000 };
+    char *text = test_room(SIZE);
+    Rng rng = {.key = 11};
+    TokenList whole = {0}, pieces = {0};
+    for (int lines = 0; lines < 2; lines++) {
+        size_t n = 0;
+        while (n + 8 < SIZE) {
+            const char *part = parts[rng_below(&rng, sizeof parts / sizeof *parts)];
+            if (lines || !strpbrk(part, "\r\n")) n += (size_t)snprintf(text + n, SIZE - n, "%s", part);
+        }
+        const char *path = put_bytes("t.txt", text, n);
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+            Tokenizer *tok;
+            char golden[64];
+            snprintf(golden, sizeof golden, "golden/tokenizer_json/%s.json", names[i]);
+            assert_ok(tokenizer_load(&tok, test_data(golden)));
+            whole.n = pieces.n = 0;
+            assert_ok(tokenizer_encode(tok, text, n, &whole));
+            assert_in_range(encode_pieces(tok, path, &pieces), lines ? 1000 : 3, 10000);
+            assert_int_equal(whole.n, pieces.n);
+            assert_memory_equal(whole.ids, pieces.ids, whole.n * sizeof *whole.ids);
+            tokenizer_free(tok);
+        }
+    }
+    token_list_free(&whole);
+    token_list_free(&pieces);
 }
 
 /* Pieces of one long line are cut in front of a space; without any, and without pieces, it is refused. */
@@ -552,6 +647,8 @@ static void every_allocation_may_fail(void **state) {
         Reading r = {.path = put(names[i], i == 1 ? "[{}, {}]" : "{}\n{}\n"), .options.separator = "\n"};
         assert_in_range(test_fail_allocations(read_body, &r), 2, 100);
     }
+    Reading table = {.path = test_data("golden/rows_pairs.parquet")};
+    assert_in_range(test_fail_allocations(read_body, &table), 6, 1000);
     Str text = random_rows(50, 12 << 20, false); /* the buffer grows */
     Reading r = {.path = put_bytes("y.jsonl.zst", text.text, text.len)};
     str_free(&text);
@@ -684,6 +781,8 @@ static void finding_files_survives_every_failing_allocation(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(the_same_rows_from_every_kind_of_file),
+        TEST(parquet_gives_rows_of_json),
+        TEST(parquet_comes_in_chunks),
         TEST(several_gzip_members_and_zstd_frames_are_one_file),
         TEST(lines_with_mark_crlf_blanks_and_no_end),
         TEST(empty_files_are_refused),
@@ -697,6 +796,7 @@ int main(void) {
         TEST(documents_end_at_the_separator),
         TEST(separators_fit_line_ends_of_windows),
         TEST(long_documents_come_in_pieces),
+        TEST(pieces_have_the_tokens_of_the_whole),
         TEST(documents_of_one_long_line),
         TEST(rows_cross_the_ends_of_buffers),
         TEST(pieces_do_not_depend_on_buffers),

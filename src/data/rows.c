@@ -10,6 +10,7 @@
 
 #include "base/decompress.h"
 #include "data/rows_parts.h"
+#include "format/parquet.h"
 
 /* Twice the smallest three times is a row of JSONL_MAX_LINE, what tells that it is longer, and a separator. */
 enum { CHUNK_BYTES = 4 << 20, FIRST_BUFFER = CHUNK_BYTES + (8 << 10), LARGEST_BUFFER = 8 * FIRST_BUFFER };
@@ -21,11 +22,18 @@ struct RowReader {
     FileMap map;
     TextSpan span;
     Decompressor *stream; /* NULL: the span is the map */
-    char *buffer;         /* (cap) */
+    char *buffer;         /* (cap) of a stream or of Parquet */
     size_t cap;
     JsonArray array;
     Documents documents;
     Str separator;
+    struct {
+        ParquetFile *file;
+        ParquetReader *reader;
+        Str line;
+        bool waiting;     /* the line was read, but did not fit into the chunk */
+        int64_t rows;     /* handed out */
+    } parquet;
 };
 
 /* ---- what a file is ---- */
@@ -92,6 +100,12 @@ static Status kind_of_json(const TextSpan *span, RowsKind *kind) {
 
 /* ---- text that is unpacked ---- */
 
+static Status new_buffer(RowReader *r) {
+    TRY_RETURN(MEM_NEW_ARRAY(&r->buffer, FIRST_BUFFER));
+    r->cap = FIRST_BUFFER;
+    return TANE_OK;
+}
+
 /* More text behind what is not read yet, which moves to the front. */
 static Status refill(RowReader *r) {
     TextSpan *span = &r->span;
@@ -121,14 +135,44 @@ static Status refill(RowReader *r) {
 
 static Status open_stream(RowReader *r, Codec codec) {
     TRY_RETURN(decompressor_open(&r->stream, codec, r->path, r->map.data, r->map.size));
-    TRY_RETURN(MEM_NEW_ARRAY(&r->buffer, FIRST_BUFFER));
-    r->cap = FIRST_BUFFER;
+    TRY_RETURN(new_buffer(r));
     r->span = (TextSpan){.path = r->path, .text = r->buffer};
     TRY_RETURN(refill(r));
     Codec inner = codec_detect(r->span.text, r->span.n);
     if (inner != CODEC_NONE || is_parquet(&r->span))
         return FAIL(TANE_EFORMAT, "%s: there is %s data inside of the %s data; unpack the file once", r->path,
                     inner != CODEC_NONE ? codec_name(inner) : "Parquet", codec_name(codec));
+    return TANE_OK;
+}
+
+/* ---- Parquet ---- */
+
+static Status open_parquet(RowReader *r) {
+    file_unmap(&r->map); /* it has its own */
+    r->kind = ROWS_PARQUET;
+    TRY_RETURN(parquet_open(&r->parquet.file, r->path));
+    if (parquet_rows(r->parquet.file) == 0) return FAIL(TANE_EFORMAT, "%s: the table in it has no rows", r->path);
+    TRY_RETURN(new_buffer(r));
+    return parquet_reader_new(&r->parquet.reader, r->parquet.file, NULL, 0, 0, -1);
+}
+
+/* Rows come one by one: they are gathered in the buffer. One that is longer than that stays where it is. */
+static Status parquet_chunk(RowReader *r, Row *rows, size_t cap, size_t *n) {
+    for (size_t used = 0; *n < cap && used < CHUNK_BYTES;) {
+        Str *line = &r->parquet.line;
+        if (!r->parquet.waiting) {
+            line->len = 0;
+            TRY_RETURN(parquet_next(r->parquet.reader, line, &r->parquet.waiting));
+            if (!r->parquet.waiting) return TANE_OK;
+        }
+        bool fits = line->len <= r->cap - used;
+        if (!fits && *n) return TANE_OK;
+        char *text = fits ? r->buffer + used : line->text;
+        if (fits) memcpy(text, line->text, line->len);
+        rows[(*n)++] = (Row){.line = {r->path, ++r->parquet.rows, text, line->len, false, 0}};
+        used += line->len;
+        r->parquet.waiting = false;
+    }
     return TANE_OK;
 }
 
@@ -151,6 +195,8 @@ static Status set_separator(RowReader *r, const char *separator) {
 }
 
 static Status open_text(RowReader *r, RowsKind kind, const RowsOptions *options) {
+    if (kind == ROWS_PARQUET)
+        return FAIL(TANE_EFORMAT, "%s: its name says Parquet, but there is something else in it; rename it", r->path);
     TRY_RETURN(text_begin(&r->span));
     if (kind == ROWS_UNKNOWN) TRY_RETURN(kind_of_text(&r->span, &kind));
     if (kind == ROWS_JSON) TRY_RETURN(kind_of_json(&r->span, &kind));
@@ -169,6 +215,8 @@ static Status open_rows(RowReader *r, const RowsOptions *options) {
     if (packed && codec == CODEC_NONE && r->map.size)
         return FAIL(TANE_EFORMAT, "%s: its name says %s, but there is no %s data in it; if it is not compressed, rename it",
                     r->path, packed, packed);
+    if (codec == CODEC_NONE && (kind == ROWS_PARQUET || (kind == ROWS_UNKNOWN && is_parquet(&r->span))))
+        return open_parquet(r);
     if (codec != CODEC_NONE) TRY_RETURN(open_stream(r, codec));
     return open_text(r, kind, options);
 }
@@ -189,6 +237,9 @@ out:
 
 void rows_close(RowReader *r) {
     if (!r) return;
+    parquet_reader_close(r->parquet.reader);
+    parquet_close(r->parquet.file);
+    str_free(&r->parquet.line);
     decompressor_close(r->stream);
     file_unmap(&r->map);
     mem_free(r->buffer);
@@ -211,6 +262,7 @@ static Status scan(RowReader *r, Row *row, bool *more) {
 Status rows_chunk(RowReader *r, Row *rows, size_t cap, size_t *n) {
     size_t bytes = 0;
     *n = 0;
+    if (r->kind == ROWS_PARQUET) return parquet_chunk(r, rows, cap, n);
     while (*n < cap && bytes < CHUNK_BYTES) {
         bool more;
         TRY_RETURN(scan(r, &rows[*n], &more));
@@ -222,6 +274,7 @@ Status rows_chunk(RowReader *r, Row *rows, size_t cap, size_t *n) {
 }
 
 double rows_progress(const RowReader *r) {
+    if (r->kind == ROWS_PARQUET) return (double)r->parquet.rows / (double)parquet_rows(r->parquet.file);
     size_t at = r->stream ? decompressor_position(r->stream) : r->span.at;
     return r->map.size ? (double)at / (double)r->map.size : 1;
 }

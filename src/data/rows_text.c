@@ -1,9 +1,10 @@
 /* Documents of plain text: what stands between separators, whole or in pieces.
  *
  * A piece is to give the same tokens as its text does inside the whole document, so the next one begins where tokenizers
- * begin a word anyway: with a character that is no white space, or with a single space in front of one. (Of more white
- * space they take all but the last space as one word.) That is behind a newline if there is such a place soon, and
- * behind any other word if not.
+ * begin a word anyway, whatever stands before and behind: with a letter or digit behind a single line end. (Of several
+ * white spaces some of them take all but the last as one word.) If there is no such place soon, a single space in front of
+ * a letter or digit does, too, because they take it into the word; and to come to an end, any line that does not begin
+ * with white space.
  */
 #include <string.h>
 
@@ -33,17 +34,12 @@ int64_t text_count_lines(const char *text, size_t n) {
     return lines;
 }
 
-/* text[at..have) begins with a word, or a space and a word. */
-static bool begins_word(const char *text, size_t have, size_t at) {
-    uint32_t code = 0;
-    if (at < have && text[at] == ' ') at++;
-    return at < have && (utf8_decode(text + at, have - at, &code) == 0 || !char_is_space(code));
-}
+static bool is_alnum(uint32_t code) { return char_is_word(code) && !char_is_mark(code) && !char_is_punctuation(code); }
 
 /* Where a piece of at least `piece` bytes ends in text[0..n); n when nowhere. *sure is false when more than the
  * text[0..have) that is there, have >= n, is needed to tell. */
 static size_t find_cut(const char *text, size_t n, size_t have, bool last, size_t piece, bool *sure) {
-    enum { SOON = 1 << 16, LONGEST_BEGINNING = 5 }; /* a space and a character */
+    enum { SOON = 1 << 14, LONGEST_BEGINNING = 5 }; /* a space and a character */
     size_t soon = n - piece > SOON ? piece + SOON : n, at = piece;
     *sure = true;
     for (; at < n; at++) {
@@ -52,9 +48,14 @@ static size_t find_cut(const char *text, size_t n, size_t have, bool last, size_
             at = newline ? (size_t)(newline + 1 - text) : soon;
             if (at >= n) break;
         }
-        if (text[at - 1] != '\n' && (text[at] != ' ' || is_space(text[at - 1]))) continue;
+        bool line = text[at - 1] == '\n', space = text[at] == ' ' && !is_space(text[at - 1]);
+        bool single = space || (line && at > 1 && !is_space(text[at - 2]));
+        if (at < soon ? !line || !single : !line && !space) continue;
         *sure = last || have - at >= LONGEST_BEGINNING;
-        if (!*sure || begins_word(text, have, at)) return at;
+        if (!*sure) return at;
+        uint32_t c = UTF8_REPLACEMENT;
+        utf8_decode(text + at + space, have - at - space, &c);
+        if ((single && is_alnum(c)) || (at >= soon && line && !char_is_space(c))) return at;
     }
     return n;
 }

@@ -106,6 +106,9 @@ static Status check_ids(Opened *o, int64_t vocab) {
 static Status open_bare(Opened *o, const char *path, const Tokenizer *tokenizer) {
     ShardFormat format;
     TRY_RETURN(mem_strdup(&o->path, path));
+    if (!file_exists(path))
+        return FAIL(TANE_ENOTFOUND, "%s: no such file. `tane data prepare TEXT --tokenizer MODEL --write nanogpt --holdout 0.1 "
+                    "--out FOLDER` makes train.bin and val.bin from text", path);
     TRY_RETURN(shard_detect(path, &format));
     TRY_RETURN(shard_map(&o->shard, path, format));
     o->source = path;

@@ -14,6 +14,7 @@
 #include "train/checkpoint.h"
 #include "train/schedule.h"
 #include "train/setup.h"
+#include "train/watch.h"
 
 /* What changes while a run goes on. Everything a resumed run needs is in state.json. */
 typedef struct Loop {
@@ -32,6 +33,8 @@ typedef struct Loop {
     bool target_reached, stop_early;
     /* of this process only */
     double start, log_time, seconds_per_step;
+    double loading; /* seconds spent on batches since the last logged line */
+    Watch watch;
     int64_t log_tokens, process_tokens;
     char folder[512];
 } Loop;
@@ -265,9 +268,11 @@ static Status submit_step(Loop *l) {
     int64_t epoch = l->submitted / t->plan.steps_per_epoch,
             first = l->submitted % t->plan.steps_per_epoch * accumulation * rows;
     Batch *batches;
+    double before = clock_seconds();
     stepper_batches(t->stepper, &batches);
     for (int64_t i = 0; i < accumulation && first + i * rows < t->plan.rows; i++, input.used++)
         batch_fill(&batches[i], t->layout, (uint64_t)o->seed, epoch, first + i * rows, t->pad);
+    l->loading += clock_seconds() - before;
     TRY_RETURN(stepper_submit(t->stepper, &input));
     l->submitted++;
     return TANE_OK;
@@ -313,6 +318,8 @@ static Status take_step(Loop *l, tane_progress *progress) {
         TRY_RETURN(not_finite(l, &r));
     }
     report_progress(l, progress, r.seconds, r.applied ? r.real : 0);
+    char text[512];
+    if (watch_step(&l->watch, progress->loss, progress->seconds_left, text, sizeof text)) tell(l, TANE_WARNING, "%s", text);
     return TANE_OK;
 }
 
@@ -329,7 +336,9 @@ static Status log_line(Loop *l, const tane_progress *p) {
                              {"learning_rate", p->learning_rate},
                              {"grad_norm", p->grad_norm},
                              {"tokens_per_second", seconds > 0 ? (double)tokens / seconds : 0},
-                             {"tokens_seen", (double)l->tokens_seen}};
+                             {"tokens_seen", (double)l->tokens_seen},
+                             {"loader_share", seconds > 0 ? l->loading / seconds : 0}};
+    l->loading = 0;
     log_text(l, "step %" PRId64 ": loss %.4f, learning rate %.3g, gradient norm %.3g", l->step, l->last_loss,
              p->learning_rate, p->grad_norm);
     return metrics_write(l->metrics, l->step, values, sizeof values / sizeof *values);
@@ -476,6 +485,16 @@ static Status loop(Loop *l) {
     return TANE_OK;
 }
 
+static void start_watch(Loop *l) {
+    enum { USUAL_PATIENCE = 300 };
+    const TrainOptions *o = l->t.o;
+    int64_t warmup = o->warmup_steps < 1 ? (int64_t)(o->warmup_steps * (double)l->t.plan.total_steps) : (int64_t)o->warmup_steps;
+    l->watch = (Watch){.fresh = !o->model && l->step == 0,
+                       .may_be_slow = l->t.device->host && strcmp(o->device, "cpu") != 0,
+                       .patience = 2 * warmup > USUAL_PATIENCE ? 2 * warmup : USUAL_PATIENCE,
+                       .learning_rate = o->learning_rate};
+}
+
 static void fill_result(const Loop *l, tane_run_result *r) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
@@ -501,6 +520,7 @@ Status train_run(OptionSet *set, const char *recipe_path, const tane_run_callbac
     TRY(start(&l));
     if (l.t.cb->plan) l.t.cb->plan(l.t.cb->user, &l.t.plan);
     l.start = l.log_time = clock_seconds();
+    start_watch(&l);
     if (l.step >= l.t.plan.total_steps)
         tell(&l, TANE_INFO, "step %" PRId64 " of %" PRId64 ": this run is complete", l.step, l.t.plan.total_steps);
     TRY(loop(&l));

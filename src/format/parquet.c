@@ -71,7 +71,7 @@ typedef struct Walk {
 } Walk;
 
 static Status disagree(const Walk *w, const PqColumn *c) {
-    return pq_value_fail(&w->line, c->leaf, "its levels do not fit those of the columns beside it; the file is damaged");
+    return pq_value_fail(&w->line, c->leaf, "its levels do not fit those beside it or make no row; the file is damaged");
 }
 
 /* The leaf's triple, which must repeat at `rep`. */
@@ -213,7 +213,8 @@ static Status make_columns(ParquetReader *r) {
             r->columns[leaf] = &r->all[at++];
             pq_column_init(r->columns[leaf], r->file, &schema->leaves[leaf], &r->budget);
         }
-    r->budget.used = r->n_columns * sizeof(PqColumn) + schema->n_leaves * (sizeof(PqChunk) + sizeof(PqColumn *));
+    r->budget.used = r->n_columns * sizeof(PqColumn) + schema->n_leaves * (sizeof(PqChunk) + sizeof(PqColumn *)) +
+                     r->file->n_groups * sizeof(PqGroup);
     return TANE_OK;
 }
 

@@ -105,16 +105,14 @@ Status pq_column_start(PqColumn *c, const PqChunk *chunk, int64_t rows) {
 /* The next page's header; *bytes is what follows it, page->stored of them. */
 static Status next_header(PqColumn *c, PqPage *page, const uint8_t **bytes) {
     const uint8_t *data = c->file->map.data;
-    Thrift t = {c->file->path, data, data + c->next, data + c->chunk.end};
+    char text[WHERE], name[200];
+    snprintf(text, WHERE, "%.250s: column \"%s\"", c->file->path, pq_leaf_name(c->leaf, name, sizeof name));
+    Thrift t = {text, data, data + c->next, data + c->chunk.end};
     c->page = c->next;
     if (c->next == c->chunk.end)
         return FAIL_PAGE(c, "the column's bytes end, but %lld of its %lld values are missing; the file is damaged",
                          (long long)c->chunk_left, (long long)c->chunk.values);
-    Status st = pq_page_read(page, &t);
-    if (st != TANE_OK) {
-        char name[200];
-        return err_context("column \"%s\"", pq_leaf_name(c->leaf, name, sizeof name));
-    }
+    TRY_RETURN(pq_page_read(page, &t));
     *bytes = t.p;
     c->next = (size_t)(t.p - data) + page->stored;
     return TANE_OK;

@@ -63,7 +63,8 @@ static Status no_memory(const char *where) { return FAIL(TANE_ENOMEM, "%s: out o
 
 static Status cut_off(const Decompressor *d) {
     if (!d->n) return FAIL(TANE_EFORMAT, "%s: there is no %s data in it; it is empty", d->where, codec_name(d->codec));
-    return FAIL(TANE_EFORMAT, "%s: the %s data ends too early, after %zu bytes; the file was cut off: copy or load it again",
+    return FAIL(TANE_EFORMAT,
+                "%s: the %s data ends too early, after %zu bytes; the file was cut off: copy or load it again",
                 d->where, codec_name(d->codec), d->n);
 }
 
@@ -89,8 +90,8 @@ static Status next_member(Decompressor *d) {
     while (d->pos < d->n && d->in[d->pos] == 0) d->pos++;
     if (d->pos == d->n) return TANE_OK;
     if (codec_detect(d->in + d->pos, d->n - d->pos) != CODEC_GZIP)
-        return FAIL(TANE_EFORMAT, "%s: the gzip data ends at byte %zu, but %zu more bytes follow; remove them", d->where,
-                    end, d->n - end);
+        return FAIL(TANE_EFORMAT, "%s: the gzip data ends at byte %zu, but %zu more bytes follow; remove them",
+                    d->where, end, d->n - end);
     if (inflateReset(&d->zlib) != Z_OK) return damaged(d, "zlib cannot go on");
     d->in_frame = true;
     return TANE_OK;
@@ -135,8 +136,10 @@ static Status read_zstd(Decompressor *d, uint8_t *out, size_t cap, size_t *got) 
             ZSTD_ErrorCode code = ZSTD_getErrorCode(left);
             if (code == ZSTD_error_memory_allocation) return no_memory(d->where);
             if (code == ZSTD_error_frameParameter_windowTooLarge)
-                return FAIL(TANE_EFORMAT, "%s: this zstd data asks for a window of more than %zu MiB; compress it with "
-                            "zstd -19 or less, without --long", d->where, window_limit(d->n) >> 20);
+                return FAIL(TANE_EFORMAT,
+                            "%s: this zstd data asks for a window of more than %zu MiB; compress it with "
+                            "zstd -19 or less, without --long",
+                            d->where, window_limit(d->n) >> 20);
             return damaged(d, ZSTD_getErrorName(left));
         }
         d->pos = in.pos;
@@ -149,7 +152,8 @@ static Status read_zstd(Decompressor *d, uint8_t *out, size_t cap, size_t *got) 
 
 /* ---- streams ---------------------------------------------------------------------------------------------------- */
 
-static Status open_stream(Decompressor **out, Codec codec, const char *where, const void *in, size_t n, int window_bits) {
+static Status open_stream(Decompressor **out, Codec codec, const char *where, const void *in, size_t n,
+                          int window_bits) {
     Decompressor *d = NULL;
     Status st = TANE_OK;
     *out = NULL;
@@ -227,7 +231,8 @@ static Status zstd_block(const char *where, const void *in, size_t n, void *out,
     if (got == out_n) return TANE_OK;
     if (!ZSTD_isError(got)) return wrong_size(CODEC_ZSTD, where, n, out_n, "are fewer");
     if (ZSTD_getErrorCode(got) == ZSTD_error_memory_allocation) return no_memory(where);
-    if (ZSTD_getErrorCode(got) == ZSTD_error_dstSize_tooSmall) return wrong_size(CODEC_ZSTD, where, n, out_n, "are more");
+    if (ZSTD_getErrorCode(got) == ZSTD_error_dstSize_tooSmall)
+        return wrong_size(CODEC_ZSTD, where, n, out_n, "are more");
     return FAIL(TANE_EFORMAT, "%s: the zstd data is damaged (%s); copy or load the file again", where,
                 ZSTD_getErrorName(got));
 }

@@ -1,6 +1,6 @@
-/* Rows put together again from the columns' triples: the schema's tree is walked for each row, and every leaf's stream is
- * read in step with it. The first leaf below a node says how much of it is there; the others must agree, or the file is
- * damaged. */
+/* Rows put together again from the columns' triples: the schema's tree is walked for each row, and every leaf's stream
+ * is read in step with it. The first leaf below a node says how much of it is there; the others must agree, or the file
+ * is damaged. */
 #include "format/parquet.h"
 
 #include <string.h>
@@ -15,10 +15,10 @@ struct ParquetReader {
     const ParquetFile *file;
     const PqNode **nodes; /* (n_nodes) top-level columns, in the lines' order */
     size_t n_nodes;
-    PqColumn **columns;   /* (n_leaves) those that are read; else NULL */
-    PqColumn *all;        /* (n_columns) the same without the gaps */
+    PqColumn **columns; /* (n_leaves) those that are read; else NULL */
+    PqColumn *all;      /* (n_columns) the same without the gaps */
     size_t n_columns;
-    PqChunk *chunks;      /* (n_leaves) of the row group */
+    PqChunk *chunks; /* (n_leaves) of the row group */
     PqBudget budget;
     int64_t row, end, group_end;
     size_t next_group;
@@ -71,7 +71,8 @@ typedef struct Walk {
 } Walk;
 
 static Status disagree(const Walk *w, const PqColumn *c) {
-    return pq_value_fail(&w->line, c->leaf, "its levels do not fit those beside it or make no row; the file is damaged");
+    return pq_value_fail(&w->line, c->leaf,
+                         "its levels do not fit those beside it or make no row; the file is damaged");
 }
 
 /* The leaf's triple, which must repeat at `rep`. */
@@ -249,7 +250,8 @@ static Status end_group(ParquetReader *r, const PqLine *line) {
         bool more;
         TRY_RETURN(pq_column_peek(&r->all[i], &more));
         if (more)
-            return pq_value_fail(line, r->all[i].leaf, "the column has values behind the row group's last row; the file is "
+            return pq_value_fail(line, r->all[i].leaf,
+                                 "the column has values behind the row group's last row; the file is "
                                  "damaged");
     }
     return TANE_OK;

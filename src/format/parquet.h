@@ -2,9 +2,9 @@
  *
  *     {"messages": [{"role": "user", "content": "What is a seed?"}, ...], "score": 0.5, "day": "2026-11-22"}
  *
- * All columns of any nesting are read: numbers, text, booleans, dates and times (ISO 8601), decimals and UUIDs (as text),
- * structs (objects), lists (arrays), maps (objects where the keys are text, else arrays of pairs), nulls. Every encoding of
- * the format; uncompressed, snappy, gzip, zstd. docs/parquet.md has the rules.
+ * All columns of any nesting are read: numbers, text, booleans, dates and times (ISO 8601), decimals and UUIDs (as
+ * text), structs (objects), lists (arrays), maps (objects where the keys are text, else arrays of pairs), nulls. Every
+ * encoding of the format; uncompressed, snappy, gzip, zstd. docs/parquet.md has the rules.
  *
  * A file is mapped and its metadata checked when it is opened. Pages are checked, with their checksums where they have
  * them, when they are read. A reader holds one page and one dictionary a column, together with the line at most the
@@ -34,9 +34,9 @@ void parquet_group(const ParquetFile *file, size_t i, int64_t *first_row, int64_
 
 typedef struct ParquetReader ParquetReader;
 
-/* Rows first_row, first_row + 1, ...: `rows` of them, or all that follow if it is -1. columns: names of n top-level ones,
- * in the order in which they shall stand in the lines; NULL: all. Readers of one file are independent of each other; the
- * file must outlive them. Beginning inside a row group takes reading what is in front of it there. */
+/* Rows first_row, first_row + 1, ...: `rows` of them, or all that follow if it is -1. columns: names of n top-level
+ * ones, in the order in which they shall stand in the lines; NULL: all. Readers of one file are independent of each
+ * other; the file must outlive them. Beginning inside a row group takes reading what is in front of it there. */
 Status parquet_reader_new(ParquetReader **out, const ParquetFile *file, const char *const *columns, size_t n,
                           int64_t first_row, int64_t rows);
 void parquet_reader_close(ParquetReader *reader); /* NULL is fine */

@@ -34,8 +34,10 @@ static Status charge(PqColumn *c, size_t bytes) {
         b->used += bytes;
         return TANE_OK;
     }
-    return FAIL_PAGE(c, "reading these columns takes more than %zu MiB at once, which is too much for a file of its size; "
-                     "read fewer columns, or write it with smaller pages", b->limit >> 20);
+    return FAIL_PAGE(c,
+                     "reading these columns takes more than %zu MiB at once, which is too much for a file of its size; "
+                     "read fewer columns, or write it with smaller pages",
+                     b->limit >> 20);
 }
 
 /* What is in it is lost when it grows. */
@@ -66,8 +68,8 @@ void pq_column_free(PqColumn *c) {
 /* ---- pages ------------------------------------------------------------------------------------------------------ */
 
 static Status codec_of(const PqColumn *c, Codec *out) {
-    static const char *const names[PQ_CODECS] = {[PQ_LZO] = "LZO", [PQ_BROTLI] = "Brotli", [PQ_LZ4] = "LZ4",
-                                                 [PQ_LZ4_RAW] = "LZ4"};
+    static const char *const names[PQ_CODECS] = {
+        [PQ_LZO] = "LZO", [PQ_BROTLI] = "Brotli", [PQ_LZ4] = "LZ4", [PQ_LZ4_RAW] = "LZ4"};
     char name[200];
     switch (c->chunk.codec) {
     case PQ_UNCOMPRESSED: *out = CODEC_NONE; return TANE_OK;
@@ -76,8 +78,10 @@ static Status codec_of(const PqColumn *c, Codec *out) {
     case PQ_ZSTD: *out = CODEC_ZSTD; return TANE_OK;
     default: break;
     }
-    return FAIL(TANE_EFORMAT, "%s: column \"%s\" is compressed with %s, which tane does not read; write the file with zstd, "
-                "snappy or gzip", c->file->path, pq_leaf_name(c->leaf, name, sizeof name), names[c->chunk.codec]);
+    return FAIL(TANE_EFORMAT,
+                "%s: column \"%s\" is compressed with %s, which tane does not read; write the file with zstd, "
+                "snappy or gzip",
+                c->file->path, pq_leaf_name(c->leaf, name, sizeof name), names[c->chunk.codec]);
 }
 
 Status pq_column_start(PqColumn *c, const PqChunk *chunk, int64_t rows) {
@@ -97,8 +101,8 @@ Status pq_column_start(PqColumn *c, const PqChunk *chunk, int64_t rows) {
         return FAIL(TANE_EFORMAT, "%s: the data of column \"%s\" is in another file; read that file instead", path,
                     pq_leaf_name(c->leaf, name, sizeof name));
     if (c->leaf->max_rep ? chunk->values < rows : chunk->values != rows)
-        return FAIL(TANE_EFORMAT, "%s: column \"%s\" has %lld values in a row group of %lld rows; the file is damaged", path,
-                    pq_leaf_name(c->leaf, name, sizeof name), (long long)chunk->values, (long long)rows);
+        return FAIL(TANE_EFORMAT, "%s: column \"%s\" has %lld values in a row group of %lld rows; the file is damaged",
+                    path, pq_leaf_name(c->leaf, name, sizeof name), (long long)chunk->values, (long long)rows);
     return codec_of(c, &codec);
 }
 
@@ -122,8 +126,10 @@ static Status check_crc(const PqColumn *c, const PqPage *page, const uint8_t *by
     if (!page->has_crc) return TANE_OK;
     uint32_t crc = (uint32_t)crc32_z(crc32_z(0, NULL, 0), bytes, page->stored);
     if (crc == page->crc) return TANE_OK;
-    return FAIL_PAGE(c, "the checksum of its bytes is %08x, but should be %08x; the file is damaged: copy or load it "
-                     "again", crc, page->crc);
+    return FAIL_PAGE(c,
+                     "the checksum of its bytes is %08x, but should be %08x; the file is damaged: copy or load it "
+                     "again",
+                     crc, page->crc);
 }
 
 /* n bytes of a page as they were before they were compressed, raw of them: in the file where they never were. */
@@ -195,13 +201,14 @@ static Status start_levels(PqColumn *c, PqRle *r, uint32_t max, int64_t encoding
 static Status start_values(PqColumn *c, const PqPage *page, const uint8_t *p, const uint8_t *end) {
     /* A value that is put together is at most as long as the page; its buffer may double while it grows. */
     size_t text = page->encoding == PQ_DELTA_BYTE_ARRAY || page->encoding == PQ_BYTE_STREAM_SPLIT
-                      ? 3 * (size_t)(end - p) + 2 * sizeof(PqDelta) : 0;
+                      ? 3 * (size_t)(end - p) + 2 * sizeof(PqDelta)
+                      : 0;
     if (text > c->text_charge) {
         TRY_RETURN(charge(c, text - c->text_charge));
         c->text_charge = text;
     }
-    return at_page(c, pq_values_start(&c->values, c->leaf, page->encoding, p, end,
-                                      c->has_dictionary ? &c->dictionary : NULL));
+    return at_page(
+        c, pq_values_start(&c->values, c->leaf, page->encoding, p, end, c->has_dictionary ? &c->dictionary : NULL));
 }
 
 static Status open_v1(PqColumn *c, const PqPage *page, const uint8_t *bytes) {
@@ -243,8 +250,8 @@ static Status open_page(PqColumn *c, const PqPage *page, const uint8_t *bytes) {
     return TANE_OK;
 }
 
-/* The next page that holds triples, or whatever comes before it. `skip`: whole pages of so many rows need not be opened;
- * it becomes less by those that were not. */
+/* The next page that holds triples, or whatever comes before it. `skip`: whole pages of so many rows need not be
+ * opened; it becomes less by those that were not. */
 static Status advance(PqColumn *c, int64_t *skip) {
     PqPage page;
     const uint8_t *bytes = NULL;

@@ -17,18 +17,18 @@ typedef struct PqColumn {
     const PqLeaf *leaf;
     PqBudget *budget;
     PqChunk chunk;
-    size_t next;          /* where the next page's header begins */
-    size_t page;          /* where this page's does */
-    int64_t chunk_left;   /* triples in pages that follow */
-    uint64_t page_left;   /* triples of this page whose levels were not read */
+    size_t next;        /* where the next page's header begins */
+    size_t page;        /* where this page's does */
+    int64_t chunk_left; /* triples in pages that follow */
+    uint64_t page_left; /* triples of this page whose levels were not read */
     bool has_dictionary, started;
     PqDictionary dictionary;
     PqBuffer dictionary_bytes, offset_bytes, page_bytes;
-    size_t text_charge;   /* of the budget, for values that are put together */
+    size_t text_charge; /* of the budget, for values that are put together */
     PqRle def_levels, rep_levels;
     PqValues values;
     uint32_t defs[PQ_BATCH], reps[PQ_BATCH];
-    size_t at, n;         /* in the batch of levels */
+    size_t at, n; /* in the batch of levels */
 } PqColumn;
 
 void pq_column_init(PqColumn *c, const ParquetFile *file, const PqLeaf *leaf, PqBudget *budget);
@@ -39,7 +39,8 @@ Status pq_column_start(PqColumn *c, const PqChunk *chunk, int64_t rows);
 Status pq_column_skip(PqColumn *c, int64_t rows);
 
 Status pq_column_load(PqColumn *c, bool *more);
-/* Makes sure that there is a triple, whose levels are then pq_def and pq_rep; *more is false behind the chunk's last. */
+/* Makes sure that there is a triple, whose levels are then pq_def and pq_rep; *more is false behind the chunk's last.
+ */
 static inline Status pq_column_peek(PqColumn *c, bool *more) {
     *more = true;
     return c->at < c->n ? TANE_OK : pq_column_load(c, more);

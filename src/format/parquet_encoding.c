@@ -79,8 +79,7 @@ static size_t unpack(PqRle *r, uint32_t *out, size_t cap) {
     if (r->high_first) {
         unpack_high_first(r, out, n);
     } else {
-        for (size_t i = 0; i < n; i++)
-            out[i] = (uint32_t)load_bits(r->p, r->run_end, r->bit + i * r->width, r->width);
+        for (size_t i = 0; i < n; i++) out[i] = (uint32_t)load_bits(r->p, r->run_end, r->bit + i * r->width, r->width);
     }
     r->bit += n * r->width;
     r->run -= n;
@@ -243,8 +242,10 @@ static Status dictionary_value(const PqDictionary *d, uint32_t index, const uint
 /* ---- values ----------------------------------------------------------------------------------------------------- */
 
 static Status unknown_encoding(const PqValues *v, int64_t encoding) {
-    return FAIL(TANE_EFORMAT, "%s values in encoding %lld, which tane does not know for them; write the file with other "
-                "encodings", pq_type_name(v->type), (long long)encoding);
+    return FAIL(TANE_EFORMAT,
+                "%s values in encoding %lld, which tane does not know for them; write the file with other "
+                "encodings",
+                pq_type_name(v->type), (long long)encoding);
 }
 
 static Status start_dictionary(PqValues *v) {
@@ -363,8 +364,10 @@ static Status next_text(PqValues *v, const uint8_t **bytes, size_t *n) {
     v->p += length;
     if (v->encoding == PQ_DELTA_LENGTH_BYTE_ARRAY) return TANE_OK;
     if (prefix < 0 || (uint64_t)prefix > v->text.len)
-        return FAIL(TANE_EFORMAT, "a value that begins with %lld bytes of the one before, which has %zu; the file is "
-                    "damaged", (long long)prefix, v->text.len);
+        return FAIL(TANE_EFORMAT,
+                    "a value that begins with %lld bytes of the one before, which has %zu; the file is "
+                    "damaged",
+                    (long long)prefix, v->text.len);
     v->text.len = (size_t)prefix;
     TRY_RETURN(str_add(&v->text, (const char *)*bytes, *n));
     *bytes = (const uint8_t *)v->text.text;

@@ -25,11 +25,11 @@ enum { PQ_BATCH = 128, PQ_MINI = 32 };
 typedef struct PqRle {
     const uint8_t *p, *end;
     uint32_t width;
-    uint64_t run;     /* numbers left in this run */
+    uint64_t run; /* numbers left in this run */
     bool packed;
-    bool high_first;  /* the old BIT_PACKED: one run, bits from the highest */
-    uint32_t value;   /* of the run, when it is not packed */
-    uint64_t bit;     /* packed: of the next number, from p on */
+    bool high_first;        /* the old BIT_PACKED: one run, bits from the highest */
+    uint32_t value;         /* of the run, when it is not packed */
+    uint64_t bit;           /* packed: of the next number, from p on */
     const uint8_t *run_end; /* packed */
 } PqRle;
 
@@ -41,10 +41,10 @@ Status pq_rle_read(PqRle *r, uint32_t *out, size_t cap, size_t *n);
 /* DELTA_BINARY_PACKED: differences to the number before, packed in blocks of miniblocks. */
 typedef struct PqDelta {
     const uint8_t *p, *end;
-    uint64_t left;      /* numbers that were not handed out */
+    uint64_t left; /* numbers that were not handed out */
     uint64_t last, least;
     uint32_t block_minis, per_mini;
-    const uint8_t *widths; /* of the miniblocks of this block that follow */
+    const uint8_t *widths;        /* of the miniblocks of this block that follow */
     uint32_t minis_left, in_mini; /* in this block; numbers left in this miniblock */
     uint32_t width;
     bool first;
@@ -72,7 +72,7 @@ typedef struct PqValues {
     PqType type;
     uint32_t width;
     const uint8_t *p, *end;
-    bool empty;      /* no bytes at all, as pages of nulls have it */
+    bool empty; /* no bytes at all, as pages of nulls have it */
     const PqDictionary *dictionary;
     uint64_t at;     /* PLAIN booleans: which bit; BYTE_STREAM_SPLIT: which value */
     uint64_t stride; /* BYTE_STREAM_SPLIT: values in the page */
@@ -80,7 +80,7 @@ typedef struct PqValues {
     uint32_t batch[PQ_BATCH];
     size_t batch_at, batch_n;
     PqDelta *prefix, *length; /* DELTA_*; kept from page to page */
-    Str text;        /* DELTA_BYTE_ARRAY: the value before; BYTE_STREAM_SPLIT: this one, if it is long */
+    Str text;                 /* DELTA_BYTE_ARRAY: the value before; BYTE_STREAM_SPLIT: this one, if it is long */
     uint8_t number[8];
 } PqValues;
 

@@ -268,8 +268,8 @@ static Status put_int96(PqLine *line, const PqLeaf *leaf, const uint8_t *bytes) 
 }
 
 static Status put_uuid(PqLine *line, const uint8_t *b) {
-    return put_format(line, "\"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x\"", b[0], b[1], b[2],
-                      b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+    return put_format(line, "\"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x\"", b[0], b[1],
+                      b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
 }
 
 /* ---- values ----------------------------------------------------------------------------------------------------- */

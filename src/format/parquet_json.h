@@ -4,9 +4,9 @@
 
 #include "format/parquet_schema.h"
 
-/* What a reader may take altogether: a header of a few bytes can claim gigabytes, and a line be as long as you like, since
- * a few bytes repeat a text. `used` is what columns hold; the line that is being written counts three times, because a Str
- * that grows is there twice, the second time with room to double. */
+/* What a reader may take altogether: a header of a few bytes can claim gigabytes, and a line be as long as you like,
+ * since a few bytes repeat a text. `used` is what columns hold; the line that is being written counts three times,
+ * because a Str that grows is there twice, the second time with room to double. */
 enum { PQ_MAX_LINE = 32 << 20 };
 typedef struct PqBudget {
     size_t used, limit;

@@ -39,7 +39,8 @@ static Status read_chunk_meta(Thrift *t, ThriftType type, ChunkMeta *m) {
     }
 }
 
-__attribute__((format(printf, 3, 4))) static Status bad_chunk(const Thrift *t, const PqLeaf *leaf, const char *fmt, ...) {
+__attribute__((format(printf, 3, 4))) static Status bad_chunk(const Thrift *t, const PqLeaf *leaf, const char *fmt,
+                                                              ...) {
     char text[256], name[200];
     va_list args;
     va_start(args, fmt);
@@ -109,7 +110,8 @@ static Status read_group(const ParquetFile *file, Thrift *t, PqChunk *chunks, in
     for (;;) {
         TRY_RETURN(thrift_field(t, &f));
         if (f.type == THRIFT_STOP) break;
-        if (f.id == 1 && has_chunks) return thrift_fail(t, "a row group with two lists of columns; the file is damaged");
+        if (f.id == 1 && has_chunks)
+            return thrift_fail(t, "a row group with two lists of columns; the file is damaged");
         if (f.id == 1) TRY_RETURN(read_chunks(file, t, f.type, chunks));
         else if (f.id == 3) TRY_RETURN(thrift_int(t, f.type, 0, INT64_MAX, rows));
         else TRY_RETURN(thrift_skip(t, f.type));
@@ -167,7 +169,9 @@ static Status read_footer(ParquetFile *file, Thrift *t) {
     }
     if (!file->schema.n_leaves || !file->groups || rows < 0)
         return FAIL(TANE_EFORMAT, "%s: the metadata lacks %s; the file is damaged", file->path,
-                    rows < 0 ? "the number of rows" : file->schema.n_leaves ? "its row groups" : "the schema");
+                    rows < 0                ? "the number of rows"
+                    : file->schema.n_leaves ? "its row groups"
+                                            : "the schema");
     file->rows = file->groups[file->n_groups].first;
     if (rows != file->rows)
         return FAIL(TANE_EFORMAT, "%s: the metadata says %lld rows, but its row groups have %lld; the file is damaged",
@@ -195,13 +199,17 @@ Status pq_meta_read(ParquetFile *file) {
     if (size < MAGIC + TAIL || memcmp(data + size - MAGIC, "PAR1", MAGIC) != 0) {
         bool encrypted = size >= MAGIC + TAIL && memcmp(data + size - MAGIC, "PARE", MAGIC) == 0;
         if (encrypted) return FAIL(TANE_EFORMAT, "%s: the file is encrypted; write it without encryption", file->path);
-        return FAIL(TANE_EFORMAT, "%s: the file does not end with PAR1, so it was cut off: copy or load it again (%zu "
-                    "bytes are there)", file->path, size);
+        return FAIL(TANE_EFORMAT,
+                    "%s: the file does not end with PAR1, so it was cut off: copy or load it again (%zu "
+                    "bytes are there)",
+                    file->path, size);
     }
     uint32_t length = load_u32(data + size - TAIL);
     if (length > size - MAGIC - TAIL)
-        return FAIL(TANE_EFORMAT, "%s: the metadata is said to have %u bytes, but the file has only %zu; the file is "
-                    "damaged or was cut off", file->path, length, size);
+        return FAIL(TANE_EFORMAT,
+                    "%s: the metadata is said to have %u bytes, but the file has only %zu; the file is "
+                    "damaged or was cut off",
+                    file->path, length, size);
     file->footer = size - TAIL - length;
     Thrift t = {file->path, data, data + file->footer, data + size - TAIL};
     TRY_RETURN(read_footer(file, &t));

@@ -1,5 +1,5 @@
-/* The metadata of a Parquet file: the footer (schema, row groups, where each column's bytes lie) and the headers in front
- * of pages.
+/* The metadata of a Parquet file: the footer (schema, row groups, where each column's bytes lie) and the headers in
+ * front of pages.
  *
  *     "PAR1" | column chunks: pages, each header then bytes | metadata | u32 its length | "PAR1"
  *
@@ -22,7 +22,7 @@ typedef struct ParquetFile {
     FileMap map;
     Arena arena;
     PqSchema schema;
-    size_t footer; /* where the metadata begins */
+    size_t footer;   /* where the metadata begins */
     PqGroup *groups; /* (n_groups + 1), the last with only `first` */
     size_t n_groups;
     int64_t rows;
@@ -30,12 +30,22 @@ typedef struct ParquetFile {
 } ParquetFile;
 
 /* The numbers of the format. */
-typedef enum PqCodec { PQ_UNCOMPRESSED, PQ_SNAPPY, PQ_GZIP, PQ_LZO, PQ_BROTLI, PQ_LZ4, PQ_ZSTD, PQ_LZ4_RAW, PQ_CODECS } PqCodec;
+typedef enum PqCodec {
+    PQ_UNCOMPRESSED,
+    PQ_SNAPPY,
+    PQ_GZIP,
+    PQ_LZO,
+    PQ_BROTLI,
+    PQ_LZ4,
+    PQ_ZSTD,
+    PQ_LZ4_RAW,
+    PQ_CODECS
+} PqCodec;
 
 typedef struct PqChunk {
     PqCodec codec;
-    int64_t values;        /* triples, also those of nulls */
-    size_t begin, end;     /* in the file; checked */
+    int64_t values;    /* triples, also those of nulls */
+    size_t begin, end; /* in the file; checked */
     bool encrypted, external;
 } PqChunk;
 
@@ -51,7 +61,7 @@ typedef struct PqPage {
     uint32_t stored, raw; /* bytes in the file, and decompressed */
     bool has_crc, compressed;
     uint32_t crc;
-    uint32_t values;      /* triples; DICTIONARY: entries */
+    uint32_t values; /* triples; DICTIONARY: entries */
     int64_t encoding, def_encoding, rep_encoding;
     uint32_t def_bytes, rep_bytes; /* DATA_V2 */
 } PqPage;

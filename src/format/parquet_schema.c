@@ -1,5 +1,5 @@
-/* The schema: elements as Thrift has them, then the tree. Lists and maps are groups of groups in the file, in the shapes
- * that writers have made over the years; the rules for telling them apart are the format's
+/* The schema: elements as Thrift has them, then the tree. Lists and maps are groups of groups in the file, in the
+ * shapes that writers have made over the years; the rules for telling them apart are the format's
  * (parquet-format/LogicalTypes.md, "Nested Types"). */
 #include "format/parquet_schema.h"
 
@@ -45,8 +45,9 @@ const char *pq_type_name(PqType type) {
 }
 
 const char *pq_node_type(const PqSchema *schema, const PqNode *node) {
-    static const char *const names[PQ_KINDS] = {"bool",    "int",  "int",  "float",     "float",     "float", "text", "binary",
-                                                "decimal", "date", "time", "timestamp", "timestamp", "uuid",  "null"};
+    static const char *const names[PQ_KINDS] = {"bool",  "int",       "int",       "float",   "float",
+                                                "float", "text",      "binary",    "decimal", "date",
+                                                "time",  "timestamp", "timestamp", "uuid",    "null"};
     if (node->shape == PQ_LEAF) return names[schema->leaves[node->first_leaf].kind];
     return node->shape == PQ_LIST ? "list" : node->shape == PQ_MAP ? "map" : "struct";
 }
@@ -105,10 +106,10 @@ static Status read_logical_fields(Thrift *t, ThriftType type, Element *e) {
 
 /* A union: one field, whose number says which type it is. Those that tane does not know mean nothing. */
 static Status read_logical(Thrift *t, ThriftType type, Element *e) {
-    static const Meaning meanings[] = {[1] = MEANS_TEXT,  [2] = MEANS_MAP,        [3] = MEANS_LIST, [4] = MEANS_TEXT,
-                                       [5] = MEANS_DECIMAL, [6] = MEANS_DATE,     [7] = MEANS_TIME,
-                                       [8] = MEANS_TIMESTAMP, [10] = MEANS_INT,   [11] = MEANS_NULL,
-                                       [12] = MEANS_TEXT, [14] = MEANS_UUID,      [15] = MEANS_HALF};
+    static const Meaning meanings[] = {
+        [1] = MEANS_TEXT,  [2] = MEANS_MAP,   [3] = MEANS_LIST,      [4] = MEANS_TEXT, [5] = MEANS_DECIMAL,
+        [6] = MEANS_DATE,  [7] = MEANS_TIME,  [8] = MEANS_TIMESTAMP, [10] = MEANS_INT, [11] = MEANS_NULL,
+        [12] = MEANS_TEXT, [14] = MEANS_UUID, [15] = MEANS_HALF};
     ThriftField f = {0};
     TRY_RETURN(thrift_struct(t, type));
     for (;;) {
@@ -126,11 +127,11 @@ static void convert(Element *e, int64_t converted) {
     static const struct {
         uint8_t meaning, digits;
         bool is_signed;
-    } rows[] = {{MEANS_TEXT, 0, 0},      {MEANS_MAP, 0, 0},       {MEANS_MAP, 0, 0}, {MEANS_LIST, 0, 0}, {MEANS_TEXT, 0, 0},
-                {MEANS_DECIMAL, 0, 0},   {MEANS_DATE, 0, 0},      {MEANS_TIME, 3, 0}, {MEANS_TIME, 6, 0},
-                {MEANS_TIMESTAMP, 3, 0}, {MEANS_TIMESTAMP, 6, 0}, {MEANS_INT, 0, 0}, {MEANS_INT, 0, 0},  {MEANS_INT, 0, 0},
-                {MEANS_INT, 0, 0},       {MEANS_INT, 0, 1},       {MEANS_INT, 0, 1}, {MEANS_INT, 0, 1},  {MEANS_INT, 0, 1},
-                {MEANS_TEXT, 0, 0}};
+    } rows[] = {{MEANS_TEXT, 0, 0}, {MEANS_MAP, 0, 0},       {MEANS_MAP, 0, 0},       {MEANS_LIST, 0, 0},
+                {MEANS_TEXT, 0, 0}, {MEANS_DECIMAL, 0, 0},   {MEANS_DATE, 0, 0},      {MEANS_TIME, 3, 0},
+                {MEANS_TIME, 6, 0}, {MEANS_TIMESTAMP, 3, 0}, {MEANS_TIMESTAMP, 6, 0}, {MEANS_INT, 0, 0},
+                {MEANS_INT, 0, 0},  {MEANS_INT, 0, 0},       {MEANS_INT, 0, 0},       {MEANS_INT, 0, 1},
+                {MEANS_INT, 0, 1},  {MEANS_INT, 0, 1},       {MEANS_INT, 0, 1},       {MEANS_TEXT, 0, 0}};
     if (converted < 0 || e->logical || (size_t)converted >= sizeof rows / sizeof *rows) return;
     e->meaning = rows[converted].meaning;
     e->digits = rows[converted].digits;
@@ -141,7 +142,7 @@ static void convert(Element *e, int64_t converted) {
 static Status read_element(Thrift *t, Element *e) {
     ThriftField f = {0};
     int64_t repetition = REQUIRED, converted = -1;
-    *e = (Element){.type = -1, .width = -1, .precision = -1};
+    *e = (Element){.name = (const uint8_t *)"", .type = -1, .width = -1, .precision = -1};
     for (;;) {
         TRY_RETURN(thrift_field(t, &f));
         if (f.type == THRIFT_STOP) break;
@@ -194,23 +195,23 @@ typedef struct Kind {
 
 /* Which annotation fits which stored type. */
 static const Kind kinds[] = {
-    {MEANS_TEXT, PQ_BYTE_ARRAY, PQ_KIND_TEXT},       {MEANS_TEXT, PQ_FIXED, PQ_KIND_TEXT},
-    {MEANS_DECIMAL, PQ_INT32, PQ_KIND_DECIMAL},      {MEANS_DECIMAL, PQ_INT64, PQ_KIND_DECIMAL},
-    {MEANS_DECIMAL, PQ_FIXED, PQ_KIND_DECIMAL},      {MEANS_DECIMAL, PQ_BYTE_ARRAY, PQ_KIND_DECIMAL},
-    {MEANS_DATE, PQ_INT32, PQ_KIND_DATE},            {MEANS_TIME, PQ_INT32, PQ_KIND_TIME},
-    {MEANS_TIME, PQ_INT64, PQ_KIND_TIME},            {MEANS_TIMESTAMP, PQ_INT64, PQ_KIND_TIMESTAMP},
-    {MEANS_TIMESTAMP, PQ_INT96, PQ_KIND_INT96},      {MEANS_INT, PQ_INT32, PQ_KIND_INT},
-    {MEANS_INT, PQ_INT64, PQ_KIND_INT},              {MEANS_UUID, PQ_FIXED, PQ_KIND_UUID},
-    {MEANS_HALF, PQ_FIXED, PQ_KIND_HALF},            {MEANS_NOTHING, PQ_BOOLEAN, PQ_KIND_BOOL},
-    {MEANS_NOTHING, PQ_INT32, PQ_KIND_INT},          {MEANS_NOTHING, PQ_INT64, PQ_KIND_INT},
-    {MEANS_NOTHING, PQ_INT96, PQ_KIND_INT96},        {MEANS_NOTHING, PQ_FLOAT, PQ_KIND_FLOAT},
-    {MEANS_NOTHING, PQ_DOUBLE, PQ_KIND_DOUBLE},      {MEANS_NOTHING, PQ_BYTE_ARRAY, PQ_KIND_BINARY},
+    {MEANS_TEXT, PQ_BYTE_ARRAY, PQ_KIND_TEXT},  {MEANS_TEXT, PQ_FIXED, PQ_KIND_TEXT},
+    {MEANS_DECIMAL, PQ_INT32, PQ_KIND_DECIMAL}, {MEANS_DECIMAL, PQ_INT64, PQ_KIND_DECIMAL},
+    {MEANS_DECIMAL, PQ_FIXED, PQ_KIND_DECIMAL}, {MEANS_DECIMAL, PQ_BYTE_ARRAY, PQ_KIND_DECIMAL},
+    {MEANS_DATE, PQ_INT32, PQ_KIND_DATE},       {MEANS_TIME, PQ_INT32, PQ_KIND_TIME},
+    {MEANS_TIME, PQ_INT64, PQ_KIND_TIME},       {MEANS_TIMESTAMP, PQ_INT64, PQ_KIND_TIMESTAMP},
+    {MEANS_TIMESTAMP, PQ_INT96, PQ_KIND_INT96}, {MEANS_INT, PQ_INT32, PQ_KIND_INT},
+    {MEANS_INT, PQ_INT64, PQ_KIND_INT},         {MEANS_UUID, PQ_FIXED, PQ_KIND_UUID},
+    {MEANS_HALF, PQ_FIXED, PQ_KIND_HALF},       {MEANS_NOTHING, PQ_BOOLEAN, PQ_KIND_BOOL},
+    {MEANS_NOTHING, PQ_INT32, PQ_KIND_INT},     {MEANS_NOTHING, PQ_INT64, PQ_KIND_INT},
+    {MEANS_NOTHING, PQ_INT96, PQ_KIND_INT96},   {MEANS_NOTHING, PQ_FLOAT, PQ_KIND_FLOAT},
+    {MEANS_NOTHING, PQ_DOUBLE, PQ_KIND_DOUBLE}, {MEANS_NOTHING, PQ_BYTE_ARRAY, PQ_KIND_BINARY},
     {MEANS_NOTHING, PQ_FIXED, PQ_KIND_BINARY},
 };
 
 static Status leaf_kind(const Builder *b, const Element *e, PqLeaf *leaf) {
-    static const uint8_t widths[PQ_TYPES] = {[PQ_BOOLEAN] = 1, [PQ_INT32] = 4, [PQ_INT64] = 8,
-                                             [PQ_INT96] = 12,  [PQ_FLOAT] = 4, [PQ_DOUBLE] = 8};
+    static const uint8_t widths[PQ_TYPES] = {
+        [PQ_BOOLEAN] = 1, [PQ_INT32] = 4, [PQ_INT64] = 8, [PQ_INT96] = 12, [PQ_FLOAT] = 4, [PQ_DOUBLE] = 8};
     leaf->type = (PqType)e->type;
     leaf->width = leaf->type == PQ_FIXED ? (uint32_t)e->width : widths[leaf->type];
     leaf->digits = e->digits;
@@ -373,8 +374,8 @@ Status pq_schema_read(PqSchema *schema, Arena *arena, Thrift *t, ThriftType type
     Status st = TANE_OK;
     TRY(thrift_list(t, type, THRIFT_STRUCT, &n));
     if (n > PQ_MAX_ELEMENTS)
-        TRY(FAIL(TANE_EFORMAT, "%s: the schema has %zu elements; at most %d are possible: write fewer columns", t->where,
-                 n, PQ_MAX_ELEMENTS));
+        TRY(FAIL(TANE_EFORMAT, "%s: the schema has %zu elements; at most %d are possible: write fewer columns",
+                 t->where, n, PQ_MAX_ELEMENTS));
     TRY(MEM_NEW_ARRAY(&elements, n));
     for (size_t i = 0; i < n; i++) TRY(read_element(t, &elements[i]));
     if (n < 2 || elements[0].children < 1) TRY(FAIL(TANE_EFORMAT, "%s: the file has no columns", t->where));
@@ -385,8 +386,8 @@ Status pq_schema_read(PqSchema *schema, Arena *arena, Thrift *t, ThriftType type
     elements[0].meaning = MEANS_NOTHING;
     TRY(build(&b, &schema->root, (Place){0}, false));
     if (b.next != b.end)
-        TRY(FAIL(TANE_EFORMAT, "%s: the schema has %zu elements that belong to no column; the file is damaged", t->where,
-                 (size_t)(b.end - b.next)));
+        TRY(FAIL(TANE_EFORMAT, "%s: the schema has %zu elements that belong to no column; the file is damaged",
+                 t->where, (size_t)(b.end - b.next)));
     schema->n_leaves = b.n_leaves;
 out:
     mem_free(elements);

@@ -1,9 +1,9 @@
 /* The columns of a Parquet file: the footer's flat list of schema elements as a tree that says how a row is written as
  * JSON, and the leaves under it, which are what the file stores.
  *
- * A leaf's values come as triples (repetition level, definition level, value). The definition level says how much of the
- * path to the value is there: it counts the optional and repeated nodes that are. The repetition level says which of the
- * repeated nodes goes on with another element; 0 begins a row.
+ * A leaf's values come as triples (repetition level, definition level, value). The definition level says how much of
+ * the path to the value is there: it counts the optional and repeated nodes that are. The repetition level says which
+ * of the repeated nodes goes on with another element; 0 begins a row.
  */
 #ifndef FORMAT_PARQUET_SCHEMA_H
 #define FORMAT_PARQUET_SCHEMA_H
@@ -37,7 +37,7 @@ typedef enum PqKind {
     PQ_KIND_DOUBLE,
     PQ_KIND_HALF,
     PQ_KIND_TEXT,
-    PQ_KIND_BINARY,    /* nothing says that it is text */
+    PQ_KIND_BINARY, /* nothing says that it is text */
     PQ_KIND_DECIMAL,
     PQ_KIND_DATE,      /* days since 1970-01-01 */
     PQ_KIND_TIME,      /* of a day, 10^-digits s */

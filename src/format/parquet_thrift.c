@@ -17,9 +17,9 @@ Status thrift_fail(const Thrift *t, const char *fmt, ...) {
 static Status ends(const Thrift *t) { return thrift_fail(t, "the metadata ends in the middle; the file is damaged"); }
 
 static const char *type_name(ThriftType type) {
-    static const char *const names[] = {"nothing", "true",        "false",  "a byte",  "an integer",
-                                        "an integer", "an integer", "a float", "bytes",  "a list",
-                                        "a set",   "a map",       "a structure", "a UUID"};
+    static const char *const names[] = {"nothing",    "true",       "false",       "a byte", "an integer",
+                                        "an integer", "an integer", "a float",     "bytes",  "a list",
+                                        "a set",      "a map",      "a structure", "a UUID"};
     return type <= THRIFT_UUID ? names[type] : "a type that does not exist";
 }
 

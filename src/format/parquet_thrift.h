@@ -19,7 +19,7 @@
 
 typedef struct Thrift {
     const char *where;
-    const uint8_t *file;    /* where byte 0 is */
+    const uint8_t *file; /* where byte 0 is */
     const uint8_t *p, *end;
 } Thrift;
 

@@ -52,7 +52,7 @@ static const char *put(const char *name, const char *text) { return put_bytes(na
 typedef struct Reading {
     const char *path;
     RowsOptions options;
-    size_t cap;     /* rows a chunk; 0: 64 */
+    size_t cap; /* rows a chunk; 0: as many as there are */
     bool only_count;
     Str seen;
     int64_t rows, chunks;
@@ -87,7 +87,7 @@ static Status read_rows(Reading *r) {
         progress = rows_progress(reader);
     }
     assert_true(rows_progress(reader) == 1);
-    for (size_t n = 1; n; ) TRY(rows_chunk(reader, rows, 1, &n)); /* behind the end there is nothing, again */
+    for (size_t n = 1; n;) TRY(rows_chunk(reader, rows, 1, &n)); /* behind the end there is nothing, again */
 out:
     rows_close(reader);
     return st;
@@ -108,7 +108,8 @@ static void assert_refused(const char *path, const char *says) {
     Status st = read_rows(&r);
     str_free(&r.seen);
     if (st != TANE_EFORMAT || !strstr(err_message(), says))
-        fail_msg("%s gave %s: %s; expected \"%s\"", path_base(path), tane_status_name(st), st ? err_message() : "", says);
+        fail_msg("%s gave %s: %s; expected \"%s\"", path_base(path), tane_status_name(st), st ? err_message() : "",
+                 says);
 }
 
 /* ---- the same rows from every kind of file ---- */
@@ -118,7 +119,7 @@ static void the_same_rows_from_every_kind_of_file(void **state) {
     static const char lines[] = "{\"a\":1}\n{\"b\":[\"x\",{}]}\n{\"c\":\"]},\\\"\"}\n";
     static const char array[] = "[{\"a\":1},\n{\"b\":[\"x\",{}]},\n{\"c\":\"]},\\\"\"}]\n";
     static const char want[] = "1:{\"a\":1}|2:{\"b\":[\"x\",{}]}|3:{\"c\":\"]},\\\"\"}|";
-    static const char *const of_lines[] = {"a.jsonl", "a.ndjson",     "a.json",     "a.JSONL",  "rows",
+    static const char *const of_lines[] = {"a.jsonl",    "a.ndjson",    "a.json",    "a.JSONL",  "rows",
                                            "a.jsonl.gz", "a.jsonl.zst", "a.json.gz", "rows.zst", "a.data"};
     static const char *const of_arrays[] = {"b.json", "b.json.gz", "b.json.zst", "array"};
     for (size_t i = 0; i < sizeof of_lines / sizeof *of_lines; i++) assert_rows(put(of_lines[i], lines), want);
@@ -130,14 +131,17 @@ static void the_same_rows_from_every_kind_of_file(void **state) {
 
 static void parquet_gives_rows_of_json(void **state) {
     (void)state;
-    static const char want[] = "1:{\"prompt\": \"1+1=\", \"completion\": \"2\"}|2:{\"prompt\": \"2+2=\", \"completion\": \"4\\n\"}|";
+    static const char want[] =
+        "1:{\"prompt\": \"1+1=\", \"completion\": \"2\"}|2:{\"prompt\": \"2+2=\", \"completion\": \"4\\n\"}|";
     size_t n;
     const char *golden = test_data("golden/rows_pairs.parquet"), *bytes = test_read(golden, &n);
     assert_rows(golden, want);
     assert_rows(test_write_bytes(test_path("table"), bytes, n), want); /* told by its bytes */
     assert_refused(test_data("golden/rows_none.parquet"), "rows_none.parquet: the table in it has no rows");
-    assert_refused(put_bytes("p.parquet.gz", bytes, n), "p.parquet.gz: there is Parquet data inside of the gzip data; unpack");
-    assert_refused(put("q.parquet.gz", "{}\n"), "q.parquet.gz: its name says Parquet, but there is something else in it");
+    assert_refused(put_bytes("p.parquet.gz", bytes, n),
+                   "p.parquet.gz: there is Parquet data inside of the gzip data; unpack");
+    assert_refused(put("q.parquet.gz", "{}\n"),
+                   "q.parquet.gz: its name says Parquet, but there is something else in it");
     assert_refused(put("q.parquet", "{}\n"), "q.parquet");
     assert_refused(test_write_bytes(test_path("cut.parquet"), bytes, n / 2), "cut.parquet");
 }
@@ -242,7 +246,8 @@ static void utf16_is_refused(void **state) {
 
 static void elements_keep_their_lines(void **state) {
     (void)state;
-    static const char text[] = "\xef\xbb\xbf\n [\n  {\n   \"a\": [1,\n 2]\n  },\r\n  {\"b\\\\\":\"\\\\\\\"[\"} , {}\n]\n\n";
+    static const char text[] =
+        "\xef\xbb\xbf\n [\n  {\n   \"a\": [1,\n 2]\n  },\r\n  {\"b\\\\\":\"\\\\\\\"[\"} , {}\n]\n\n";
     static const char want[] = "3:{\n   \"a\": [1,\n 2]\n  }|7:{\"b\\\\\":\"\\\\\\\"[\"}|7:{}|";
     assert_rows(put("a.json", text), want);
     assert_rows(put("a.json.gz", text), want);
@@ -308,7 +313,8 @@ static void deep_nesting_in_arrays_is_refused(void **state) {
     char *text = test_room(DEEP + 8);
     memcpy(text, "[{\"a\":\n", 7);
     memset(text + 7, '[', DEEP);
-    assert_refused(test_write_bytes(test_path("deep.json"), text, DEEP + 7), "deep.json:2: element 1: nested deeper than 128");
+    assert_refused(test_write_bytes(test_path("deep.json"), text, DEEP + 7),
+                   "deep.json:2: element 1: nested deeper than 128");
     memset(text, '[', DEEP);
     assert_refused(test_write_bytes(test_path("deep.json"), text, DEEP), "deep.json:1: expected an object");
 }
@@ -321,9 +327,11 @@ static void names_and_bytes_say_what_a_file_is(void **state) {
     assert_rows(put("README.md", "[see {1}]\n"), "1:[see {1}]\n|");
     assert_rows(put("notes", "{curly}\n"), "1:{curly}\n|");
     assert_rows(put("notes.py.gz", "x = [{}]\n"), "1:x = [{}]\n|");
-    assert_refused(put("a.csv", "a,b\n1,2\n"), "a.csv: this is no data file that tane reads; convert it to one of these: .jsonl");
+    assert_refused(put("a.csv", "a,b\n1,2\n"),
+                   "a.csv: this is no data file that tane reads; convert it to one of these: .jsonl");
     assert_refused(put("a.bin.gz", "a\1b\n"), "a.bin.gz: this is no data file");
-    assert_refused(test_write(test_path("a.jsonl.gz"), "{}\n"), "a.jsonl.gz: its name says gzip, but there is no gzip data");
+    assert_refused(test_write(test_path("a.jsonl.gz"), "{}\n"),
+                   "a.jsonl.gz: its name says gzip, but there is no gzip data");
     assert_refused(test_write(test_path("a.txt.zst"), "x"), "a.txt.zst: its name says zstd, but there is no zstd data");
     assert_refused(put("p.gz", "PAR1....PAR1"), "p.gz: there is Parquet data inside of the gzip data; unpack");
     assert_refused(put("g.zst", "\x1f\x8b\x08"), "g.zst: there is gzip data inside of the zstd data");
@@ -345,7 +353,7 @@ static void documents_end_at_the_separator(void **state) {
                          "1:one\n1|4:\ntwo|9:three|");
         assert_rows_with(put(names[i], "a<|endoftext|>\n<|endoftext|><|endoftext|>b<|c\n<|endoftext|>\n"),
                          (RowsOptions){.separator = "<|endoftext|>"}, "1:a|2:b<|c\n|");
-        assert_rows_with(put(names[i], "\xef\xbb\xbf" "a\xff"), (RowsOptions){.separator = ""}, "1:a\xff|");
+        assert_rows_with(put(names[i], "\xef\xbb\xbfz\xff"), (RowsOptions){.separator = ""}, "1:z\xff|");
     }
 }
 
@@ -366,8 +374,10 @@ static void long_documents_come_in_pieces(void **state) {
         assert_rows_with(path, (RowsOptions){.piece = 100}, "1:ab\n\ncd\n  ef\n\xe3\x80\x80g\n\xe3\x81\x82h\ni|");
         assert_rows_with(put(names[i], "a\n b\n  c\n\td\n e"), (RowsOptions){.piece = 1}, "1:a\n b\n  c\n\td\n e|");
         /* A separator at the cut ends the document: no empty piece follows. */
-        assert_rows_with(put(names[i], "a\nb\nEND\nc\n"), (RowsOptions){.separator = "END\n", .piece = 3}, "1:a\nb\n|4:c\n|");
-        assert_rows_with(put(names[i], "a\nb\n;c\nd\n"), (RowsOptions){.separator = ";", .piece = 1}, "1:a\n+2:b\n|3:c\n+4:d\n|");
+        assert_rows_with(put(names[i], "a\nb\nEND\nc\n"), (RowsOptions){.separator = "END\n", .piece = 3},
+                         "1:a\nb\n|4:c\n|");
+        assert_rows_with(put(names[i], "a\nb\n;c\nd\n"), (RowsOptions){.separator = ";", .piece = 1},
+                         "1:a\n+2:b\n|3:c\n+4:d\n|");
     }
 }
 
@@ -390,8 +400,9 @@ static size_t encode_pieces(const Tokenizer *tok, const char *path, TokenList *t
 static void pieces_have_the_tokens_of_the_whole(void **state) {
     (void)state;
     static const char *const names[] = {"gpt2", "llama3", "qwen2", "deepseek", "bert"};
-    static const char *const parts[] = {"the", "Seed", " ", " ", " ", "  ", "\n", "\n", "\n\n", "\r\n", "\t", "12", "345", ".", "'s",
-                                        "!?", "=", "\xc3\xa9", "\xe7\xa8\xae", "\xe3\x80\x80", "\xc2\xa0", "\xf0\x9f\x8c\xb1"};
+    static const char *const parts[] = {"the", "Seed", "12", "345", ".", "'s", "!?", "=", " ", " ", " ", "  ", "\n",
+                                        "\n", "\n\n", "\r\n", "\t", "\xc3\xa9", "\xe7\xa8\xae", "\xe3\x80\x80",
+                                        "\xf0\x9f\x8c\xb1", "\xc2\xa0"};
     enum { SIZE = 200000 };
     char *text = test_room(SIZE);
     Rng rng = {.key = 11};
@@ -427,11 +438,12 @@ static void documents_of_one_long_line(void **state) {
     char *text = test_room(n);
     memset(text, 'x', n);
     Reading r = {.path = test_write_bytes(test_path("l.txt"), text, n), .options.piece = 1000, .only_count = true};
-    assert_error(read_rows(&r), TANE_EFORMAT, "l.txt:1: the document that begins here is longer than 32 MiB and has neither");
+    assert_error(read_rows(&r), TANE_EFORMAT,
+                 "l.txt:1: the document that begins here is longer than 32 MiB and has neither");
     r.options.piece = 0;
-    assert_error(read_rows(&r), TANE_EFORMAT, "longer than 32 MiB; name the separator of its documents");
+    assert_error(read_rows(&r), TANE_EFORMAT, "longer than 32 MiB; say with text_separator what ends");
     r.options.separator = ";";
-    assert_error(read_rows(&r), TANE_EFORMAT, "longer than 32 MiB; is the separator the right one?");
+    assert_error(read_rows(&r), TANE_EFORMAT, "longer than 32 MiB; is text_separator the right one?");
     for (size_t i = 700; i < n; i += 700) text[i] = ' ';
     static const char *const names[] = {"l.txt", "l.txt.zst"};
     for (int i = 0; i < 2; i++) {
@@ -482,14 +494,18 @@ static void rows_cross_the_ends_of_buffers(void **state) {
 /* Documents and pieces do not depend on where a buffer ends: random text of line ends, spaces and separators. */
 static void pieces_do_not_depend_on_buffers(void **state) {
     (void)state;
-    static const char *const parts[] = {"word", " ", "\n", "\n\n", "  ", "<|", "|>", "<|end|>", "\xe3\x80\x80", "\xe3\x81\x82", "\r\n"};
+    static const char *const parts[] = {"word", " ",       "\n",           "\n\n",         "  ",  "<|",
+                                        "|>",   "<|end|>", "\xe3\x80\x80", "\xe3\x81\x82", "\r\n"};
     Rng rng = {.key = 3};
     Str text = {0};
     while (text.len < 9 << 20) {
         const char *part = parts[rng_below(&rng, sizeof parts / sizeof *parts)];
         assert_ok(str_add(&text, part, strlen(part)));
     }
-    const RowsOptions options[] = {{.piece = 1}, {.piece = 100000}, {.separator = "<|end|>"}, {.separator = "\n\n", .piece = 7},
+    const RowsOptions options[] = {{.piece = 1},
+                                   {.piece = 100000},
+                                   {.separator = "<|end|>"},
+                                   {.separator = "\n\n", .piece = 7},
                                    {.separator = "<|end|>", .piece = 40}};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
         Reading mapped = {.path = put_bytes("m.txt", text.text, text.len), .options = options[i]};
@@ -627,7 +643,8 @@ static void damaged_and_cut_streams_are_named(void **state) {
         size_t n;
         char *bytes = test_read(put_bytes(names[i], text.text, text.len), &n);
         const char *cut = test_write_bytes(test_path("cut-%s", names[i]), bytes, n / 2);
-        assert_refused(cut, i ? "cut-d.jsonl.zst: the zstd data ends too early" : "cut-d.jsonl.gz: the gzip data ends too early");
+        assert_refused(cut, i ? "cut-d.jsonl.zst: the zstd data ends too early"
+                              : "cut-d.jsonl.gz: the gzip data ends too early");
         memset(bytes + n / 2, 0xff, 64);
         assert_refused(test_write_bytes(test_path("bad-%s", names[i]), bytes, n), "data is damaged near byte");
     }
@@ -659,9 +676,10 @@ static void every_allocation_may_fail(void **state) {
 
 /* Folders and files below the test's folder. */
 static void make_tree(void) {
-    static const char *const paths[] = {"a.jsonl",      "b.jsonl.gz",  "c.txt",          "_skipped.jsonl", ".hidden.jsonl",
-                                        "notes.md",     "sub/d.jsonl", "sub/deep/e.json", "sub/_x/f.jsonl", "sub/.h/g.jsonl",
-                                        "other/z.parquet", "empty/no.bin", "br[1].jsonl"};
+    static const char *const paths[] = {"a.jsonl",        "b.jsonl.gz",     "c.txt",           "_skipped.jsonl",
+                                        ".hidden.jsonl",  "notes.md",       "sub/d.jsonl",     "sub/deep/e.json",
+                                        "sub/_x/f.jsonl", "sub/.h/g.jsonl", "other/z.parquet", "empty/no.bin",
+                                        "br[1].jsonl"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         char folder[512];
         snprintf(folder, sizeof folder, "%s", test_path("%s", paths[i]));

@@ -31,8 +31,8 @@ struct RowReader {
         ParquetFile *file;
         ParquetReader *reader;
         Str line;
-        bool waiting;     /* the line was read, but did not fit into the chunk */
-        int64_t rows;     /* handed out */
+        bool waiting; /* the line was read, but did not fit into the chunk */
+        int64_t rows; /* handed out */
     } parquet;
 };
 
@@ -49,7 +49,10 @@ RowsKind rows_kind_of_name(const char *name, const char **packed) {
     static const struct {
         const char *ending;
         RowsKind kind;
-    } kinds[] = {{".jsonl", ROWS_JSONL}, {".ndjson", ROWS_JSONL}, {".json", ROWS_JSON}, {".parquet", ROWS_PARQUET},
+    } kinds[] = {{".jsonl", ROWS_JSONL},
+                 {".ndjson", ROWS_JSONL},
+                 {".json", ROWS_JSON},
+                 {".parquet", ROWS_PARQUET},
                  {".txt", ROWS_TEXT}};
     size_t n = strlen(name);
     *packed = take_ending(name, &n, ".gz") ? "gzip" : take_ending(name, &n, ".zst") ? "zstd" : NULL;
@@ -93,9 +96,11 @@ static Status kind_of_json(const TextSpan *span, RowsKind *kind) {
     size_t at = first_of(span->text, span->n, span->at);
     *kind = at < span->n && span->text[at] == '[' ? ROWS_ARRAY : ROWS_JSONL;
     if (*kind == ROWS_ARRAY || !object_over_lines(span->text + at, span->n - at)) return TANE_OK;
-    return FAIL(TANE_EFORMAT, "%s:1: the object that begins here goes over several lines; a .json file must be an array "
+    return FAIL(TANE_EFORMAT,
+                "%s:1: the object that begins here goes over several lines; a .json file must be an array "
                 "of objects, [{...}, {...}], or have one object a line (if the rows are a list inside of this object, "
-                "take the list out: jq '.NAME' FILE)", span->path);
+                "take the list out: jq '.NAME' FILE)",
+                span->path);
 }
 
 /* ---- text that is unpacked ---- */
@@ -213,8 +218,9 @@ static Status open_rows(RowReader *r, const RowsOptions *options) {
     r->span = (TextSpan){.path = r->path, .text = (const char *)r->map.data, .n = r->map.size, .last = true};
     Codec codec = codec_detect(r->map.data, r->map.size);
     if (packed && codec == CODEC_NONE && r->map.size)
-        return FAIL(TANE_EFORMAT, "%s: its name says %s, but there is no %s data in it; if it is not compressed, rename it",
-                    r->path, packed, packed);
+        return FAIL(TANE_EFORMAT,
+                    "%s: its name says %s, but there is no %s data in it; if it is not compressed, rename it", r->path,
+                    packed, packed);
     if (codec == CODEC_NONE && (kind == ROWS_PARQUET || (kind == ROWS_UNKNOWN && is_parquet(&r->span))))
         return open_parquet(r);
     if (codec != CODEC_NONE) TRY_RETURN(open_stream(r, codec));

@@ -12,17 +12,17 @@
 #include "data/jsonl.h"
 
 typedef struct RowsOptions {
-    /* What ends a document of plain text, e.g. "\n", "\n\n", "<|endoftext|>"; it belongs to none. A line end in it also is
-     * one of Windows in a file that has those. Documents of white space only are left out. NULL: a file is one. */
+    /* What ends a document of plain text, e.g. "\n", "\n\n", "<|endoftext|>"; it belongs to none. A line end in it also
+     * is one of Windows in a file that has those. Documents of white space only are left out. NULL: a file is one. */
     const char *separator;
-    /* Documents longer than this may come in pieces of at least so many bytes: the next one begins behind a single line end
-     * and with a letter or digit (what tokenizer_cuts_at_lines is about); if no such place comes within 16 KiB, also with a
-     * single space in front of a letter or digit. 0: never. */
+    /* Documents longer than this may come in pieces of at least so many bytes: the next one begins behind a single line
+     * end and with a letter or digit (what tokenizer_cuts_at_lines is about); if no such place comes within 16 KiB,
+     * also with a single space in front of a letter or digit. 0: never. */
     size_t piece;
 } RowsOptions;
 
 typedef struct Row {
-    JsonlLine line; /* path, number (the line where it begins; Parquet: the row; both from 1), the text and its element */
+    JsonlLine line; /* path, text, and number: the line where it begins; Parquet: the row; both from 1 */
     bool plain;     /* a document, not a JSON object; valid UTF-8 or not */
     bool goes_on;   /* the document's next piece is the next row */
 } Row;
@@ -30,16 +30,16 @@ typedef struct Row {
 typedef struct RowReader RowReader;
 Status rows_open(RowReader **out, const char *path, const RowsOptions *options);
 void rows_close(RowReader *reader); /* NULL is fine */
-/* Up to cap rows. *n is 0 behind the last one; a file without any row is an error. Texts are valid until the next call. JSON
- * is not checked here but by jsonl_parse, which may run on many rows at once. */
+/* Up to cap rows. *n is 0 behind the last one; a file without any row is an error. Texts are valid until the next call.
+ * JSON is not checked here but by jsonl_parse, which may run on many rows at once. */
 Status rows_chunk(RowReader *reader, Row *rows, size_t cap, size_t *n);
 /* How far the reading has come, from 0 to 1 of the file's bytes. */
 double rows_progress(const RowReader *reader);
 
-/* Files that paths and patterns (*, ?, [...], ** for any folders) name, sorted within each pattern, in `arena`. A folder
- * stands for the data files in it, and one with ** behind it for those in the folders below, too: by the endings above, and
- * no names that begin with _ or a dot. A file that is named twice is kept once, at its first place. A pattern that fits
- * nothing, a missing file, and a folder without data files are errors that name it. */
+/* Files that paths and patterns (*, ?, [...], ** for any folders) name, sorted within each pattern, in `arena`. A
+ * folder stands for the data files in it, and one with ** behind it for those in the folders below, too: by the endings
+ * above, and no names that begin with _ or a dot. A file that is named twice is kept once, at its first place. A
+ * pattern that fits nothing, a missing file, and a folder without data files are errors that name it. */
 Status rows_files(const char *const *patterns, size_t n, Arena *arena, char ***out, size_t *n_out);
 
 #endif

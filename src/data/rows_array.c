@@ -72,9 +72,10 @@ static Status unexpected(const TextSpan *span, const JsonArray *array, const cha
 static Status ended(const TextSpan *span, const JsonArray *array) {
     if (array->state == ARRAY_BEGIN) return FAIL(TANE_EFORMAT, "%s: the file is empty; it needs rows", span->path);
     if (array->state != ARRAY_END)
-        return FAIL(TANE_EFORMAT, "%s:%lld: the file ends behind element %lld without the closing ']' of its array: it "
-                    "looks cut off; get it again or add the bracket", span->path, (long long)span->line + 1,
-                    (long long)array->elements);
+        return FAIL(TANE_EFORMAT,
+                    "%s:%lld: the file ends behind element %lld without the closing ']' of its array: it "
+                    "looks cut off; get it again or add the bracket",
+                    span->path, (long long)span->line + 1, (long long)array->elements);
     if (!span->any) return FAIL(TANE_EFORMAT, "%s: the array in it is empty; it needs objects {...}", span->path);
     return TANE_OK;
 }
@@ -87,10 +88,12 @@ static Status bad_element(const TextSpan *span, const JsonArray *array, ObjectEn
         return jsonl_fail(&line, "it is longer than %d MiB; is a bracket or a quote missing in it?",
                           JSONL_MAX_LINE >> 20);
     if (how == OBJECT_OPEN)
-        return jsonl_fail(&line, "it begins here and has no end: the file is cut off, or a bracket or a quote is missing");
+        return jsonl_fail(&line,
+                          "it begins here and has no end: the file is cut off, or a bracket or a quote is missing");
     line.number += text_count_lines(text, at);
     if (how == OBJECT_TOO_DEEP) return jsonl_fail(&line, "nested deeper than %d levels", JSONL_MAX_DEPTH);
-    return jsonl_fail(&line, "this '%c' closes a bracket that was opened by '%c'", text[at], text[at] == ']' ? '{' : '[');
+    return jsonl_fail(&line, "this '%c' closes a bracket that was opened by '%c'", text[at],
+                      text[at] == ']' ? '{' : '[');
 }
 
 static Status element_scan(TextSpan *span, JsonArray *array, JsonlLine *line, bool *more) {

@@ -194,10 +194,13 @@ static Status missing_file(const char *path) {
     DirList list = {0};
     TRY_RETURN(folder_of(&folder, path));
     Status st = TANE_OK;
-    if (!dir_exists(folder)) TRY(FAIL(TANE_ENOTFOUND, "%s: no such file, nor the folder %s; check the path", path, folder));
+    if (!dir_exists(folder))
+        TRY(FAIL(TANE_ENOTFOUND, "%s: no such file, nor the folder %s; check the path", path, folder));
     TRY(dir_list(folder, &list));
     const char *near = err_nearest(path_base(path), (const char *const *)list.names, list.n);
-    if (near) TRY(FAIL(TANE_ENOTFOUND, "%s: no such file; did you mean %.*s%s?", path, (int)(path_base(path) - path), path, near));
+    if (near)
+        TRY(FAIL(TANE_ENOTFOUND, "%s: no such file; did you mean %.*s%s?", path, (int)(path_base(path) - path), path,
+                 near));
     TRY(FAIL(TANE_ENOTFOUND, "%s: no such file or folder; check the path", path));
 out:
     dir_list_free(&list);
@@ -211,8 +214,8 @@ static Status no_match(const char *pattern) {
     TRY_RETURN(mem_strdup(&folder, pattern));
     folder[magic - pattern] = 0;
     bool there = magic == pattern || dir_exists(folder);
-    Status st = FAIL(TANE_ENOTFOUND, "%s: no file fits this pattern%s%s%s", pattern, there ? "" : "; there is no folder ",
-                     there ? "; check it with ls" : folder, "");
+    Status st = FAIL(TANE_ENOTFOUND, "%s: no file fits this pattern; %s%s", pattern,
+                     there ? "check it with ls" : "there is no folder ", there ? "" : folder);
     mem_free(folder);
     return st;
 }
@@ -225,8 +228,8 @@ static Status add_pattern(Files *files, const char *pattern) {
     if (dir_exists(pattern)) {
         TRY_RETURN(each_entry(files, pattern, NULL, 0, add_data_file));
         if (files->n > before) return TANE_OK;
-        return FAIL(TANE_ENOTFOUND, "%s: no data files in this folder (%s); for those in folders below it: %s/**", pattern,
-                    ROWS_ENDINGS, pattern);
+        return FAIL(TANE_ENOTFOUND, "%s: no data files in this folder (%s); for those in folders below it: %s/**",
+                    pattern, ROWS_ENDINGS, pattern);
     }
     if (!first_magic(pattern)) return missing_file(pattern);
     TRY_RETURN(expand(files, *pattern == '/' ? "/" : "", pattern, 0));

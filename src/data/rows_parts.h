@@ -30,7 +30,7 @@ bool object_over_lines(const char *text, size_t n);
 typedef struct Documents {
     const char *separator; /* (separator_n), at most MAX_SEPARATOR; 0: none */
     size_t separator_n, piece;
-    bool inside;           /* the next text goes on with the document before */
+    bool inside; /* the next text goes on with the document before */
 } Documents;
 enum { MAX_SEPARATOR = 4096 };
 Status document_scan(TextSpan *span, Documents *documents, Row *row, bool *more);

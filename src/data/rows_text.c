@@ -1,10 +1,10 @@
 /* Documents of plain text: what stands between separators, whole or in pieces.
  *
- * A piece is to give the same tokens as its text does inside the whole document, so the next one begins where tokenizers
- * begin a word anyway, whatever stands before and behind: with a letter or digit behind a single line end. (Of several
- * white spaces some of them take all but the last as one word.) If there is no such place soon, a single space in front of
- * a letter or digit does, too, because they take it into the word; and to come to an end, any line that does not begin
- * with white space.
+ * A piece is to give the same tokens as its text does inside the whole document, so the next one begins where
+ * tokenizers begin a word anyway, whatever stands before and behind: with a letter or digit behind a single line end.
+ * (Of several white spaces some of them take all but the last as one word.) If there is no such place soon, a single
+ * space in front of a letter or digit does, too, because they take it into the word; and to come to an end, any line
+ * that does not begin with white space.
  */
 #include <string.h>
 
@@ -82,9 +82,9 @@ static const char *find_separator(const TextSpan *span, const Documents *d, size
 static Status too_long(const TextSpan *span, const Documents *d) {
     return FAIL(TANE_EFORMAT, "%s:%lld: the document that begins here is longer than %d MiB%s", span->path,
                 (long long)span->line + 1, JSONL_MAX_LINE >> 20,
-                d->piece ? " and has neither a line end nor a space in it; is this text?"
-                : d->separator_n ? "; is the separator the right one?"
-                : "; name the separator of its documents, or let it come in pieces");
+                d->piece         ? " and has neither a line end nor a space in it; is this text?"
+                : d->separator_n ? "; is text_separator the right one?"
+                                 : "; say with text_separator what ends its documents, e.g. a line end");
 }
 
 /* The document, or its next piece, at span->at. */

@@ -1,6 +1,6 @@
-/* Rows of files: what is handed out lies inside the file, lines are counted forward, and text that arrives in parts gives
- * the same rows as all of it at once. The first byte chooses separator, piece and the size of the parts; the rest is the
- * file, which may be gzip or zstd. */
+/* Rows of files: what is handed out lies inside the file, lines are counted forward, and text that arrives in parts
+ * gives the same rows as all of it at once. The first byte chooses separator, piece and the size of the parts; the rest
+ * is the file, which may be gzip or zstd. */
 #include <assert.h>
 #include <string.h>
 
@@ -71,8 +71,8 @@ static void scan_in_parts(const char *text, size_t n, bool plain, const RowsOpti
 }
 
 void fuzz_rows(const uint8_t *data, size_t n) {
-    static const RowsOptions options[] = {{0}, {.separator = "\n"}, {.separator = "\n\n", .piece = 9},
-                                          {.piece = 1}, {.separator = "ab", .piece = 3}};
+    static const RowsOptions options[] = {
+        {0}, {.separator = "\n"}, {.separator = "\n\n", .piece = 9}, {.piece = 1}, {.separator = "ab", .piece = 3}};
     if (n == 0) return;
     size_t which = data[0] % 5, part = 1 + data[0] / 5;
     const char *text = (const char *)data + 1;

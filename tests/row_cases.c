@@ -7,8 +7,8 @@
 
 static void add_special(json_t *added, const char *text, json_int_t id) {
     const bool takes_space = text[0] == '+';
-    json_t *token = json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", id, "content", text + takes_space, "single_word", 0,
-                              "lstrip", 0, "rstrip", takes_space, "normalized", 0, "special", 1);
+    json_t *token = json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", id, "content", text + takes_space,
+                              "single_word", 0, "lstrip", 0, "rstrip", takes_space, "normalized", 0, "special", 1);
     assert_int_equal(json_array_append_new(added, token), 0);
 }
 
@@ -23,7 +23,8 @@ Tokenizer *row_tokenizer(const json_t *specials, const char *eos) {
     assert_ok(dir_make(test_path("tokenizer")));
     assert_ok(json_write_file(test_path("tokenizer/tokenizer.json"), file));
     json_decref(file);
-    json_t *config = eos ? json_pack("{s:s, s:s}", "bos_token", "<s>", "eos_token", eos) : json_pack("{s:s}", "bos_token", "<s>");
+    json_t *config = eos ? json_pack("{s:s, s:s}", "bos_token", "<s>", "eos_token", eos)
+                         : json_pack("{s:s}", "bos_token", "<s>");
     assert_ok(json_write_file(test_path("tokenizer/tokenizer_config.json"), config));
     json_decref(config);
     assert_ok(tokenizer_load(&tok, test_path("tokenizer")));

@@ -4,8 +4,8 @@
 
 #include "data/row_format.h"
 
-/* tests/golden/tokenizer_json/smollm.json with more special tokens (a list of texts; "+" in front: the token takes the white
- * space behind it), <s> as BOS and `eos` as EOS (NULL: none). Written into the test's folder. */
+/* tests/golden/tokenizer_json/smollm.json with more special tokens (a list of texts; "+" in front: the token takes the
+ * white space behind it), <s> as BOS and `eos` as EOS (NULL: none). Written into the test's folder. */
 Tokenizer *row_tokenizer(const json_t *specials, const char *eos);
 /* tests/golden/row_format/NAME: json_decref. */
 json_t *row_golden(const char *name);

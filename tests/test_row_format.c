@@ -41,7 +41,8 @@ static int finish(void **state) {
 }
 
 static RowFormatOptions usual(void) {
-    return (RowFormatOptions){.tokenizer = tok, .chat = chatml, .loss = LOSS_COMPLETION, .add_eos = true, .now = CHAT_NOW};
+    return (RowFormatOptions){
+        .tokenizer = tok, .chat = chatml, .loss = LOSS_COMPLETION, .add_eos = true, .now = CHAT_NOW};
 }
 
 static RowFormat *make(RowFormatOptions o) {
@@ -151,8 +152,10 @@ static void alpaca(void **state) {
     (void)state;
     RowFormatOptions o = usual();
     SHOWN(o, "{\"instruction\": \"Add.\", \"input\": \"1 2\", \"output\": \"3\"}",
-          "Below is an instruction that describes a task, paired with an input that provides further context. Write a response "
-          "that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:[3</s>]");
+          "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+          "response "
+          "that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### "
+          "Response:[3</s>]");
     static const char plain[] =
         "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
         "### Instruction:\nAdd.\n\n### Response:[3</s>]";
@@ -165,7 +168,8 @@ static void alpaca(void **state) {
     o.system = "Calculate.";
     SHOWN(o, "{\"instruction\": \"Add.\", \"output\": \"3\"}",
           "<|im_start|>system\nCalculate.<|im_end|>\n<|im_start|>user\nAdd.<|im_end|>\n<|im_start|>assistant\n[3</s>]");
-    REFUSED(o, "{\"instruction\": \"Add.\", \"input\": [1, 2], \"output\": \"3\"}", "\"input\" is an array, but must be text");
+    REFUSED(o, "{\"instruction\": \"Add.\", \"input\": [1, 2], \"output\": \"3\"}",
+            "\"input\" is an array, but must be text");
 }
 
 /* verl's way: ids of the rendered prompt, of the answer, EOS. What a user spells stays text; the answer is text. */
@@ -219,7 +223,8 @@ static void documents_in_pieces_get_bos_and_eos_once(void **state) {
     Row row = row_of("one");
     row.plain = true;
     o.format = "messages";
-    assert_error(encode(o, row, &out), TANE_EFORMAT, "x.jsonl: the file is plain text, but the format messages needs JSON");
+    assert_error(encode(o, row, &out), TANE_EFORMAT,
+                 "x.jsonl: the file is plain text, but the format messages needs JSON");
     row.line.n = 0;
     o.format = "text";
     assert_error(encode(o, row, &out), TANE_EFORMAT, "x.jsonl:7: the row has no token to learn (1 in all");
@@ -228,12 +233,12 @@ static void documents_in_pieces_get_bos_and_eos_once(void **state) {
 
 /* ---- conversations ---- */
 
-#define USER(text) "{\"role\": \"user\", \"content\": \"" text "\"}"
-#define ANSWER(text) "{\"role\": \"assistant\", \"content\": \"" text "\"}"
-#define SYSTEM(text) "{\"role\": \"system\", \"content\": \"" text "\"}"
-#define MESSAGES(list) "{\"messages\": [" list "]}"
+#define USER(text)       "{\"role\": \"user\", \"content\": \"" text "\"}"
+#define ANSWER(text)     "{\"role\": \"assistant\", \"content\": \"" text "\"}"
+#define SYSTEM(text)     "{\"role\": \"system\", \"content\": \"" text "\"}"
+#define MESSAGES(list)   "{\"messages\": [" list "]}"
 #define TURN(role, text) "<|im_start|>" role "\n" text "<|im_end|>\n"
-#define TRAINED(text) "<|im_start|>assistant\n[" text "<|im_end|>]\n"
+#define TRAINED(text)    "<|im_start|>assistant\n[" text "<|im_end|>]\n"
 
 static void conversations(void **state) {
     (void)state;
@@ -244,7 +249,8 @@ static void conversations(void **state) {
     SHOWN(o, row, TURN("user", "a") TRAINED("b") TURN("user", "c") TRAINED("d"));
     SHOWN(o, MESSAGES(USER("a") ", " ANSWER("b") ", " USER("c")), TURN("user", "a") TRAINED("b") TURN("user", "c"));
     o.loss = LOSS_ALL;
-    SHOWN(o, row, "<|im_start|>[user\na<|im_end|>\n" TURN("assistant", "b") TURN("user", "c") TURN("assistant", "d") "]");
+    SHOWN(o, row,
+          "<|im_start|>[user\na<|im_end|>\n" TURN("assistant", "b") TURN("user", "c") TURN("assistant", "d") "]");
     SHOWN(o, MESSAGES(USER("a")), "<|im_start|>[user\na<|im_end|>\n]");
 }
 
@@ -255,7 +261,8 @@ static void system_messages(void **state) {
     SHOWN(o, row, turns);
     o.system = "s";
     SHOWN(o, row, TURN("system", "s") TURN("user", "a") TRAINED("b"));
-    SHOWN(o, MESSAGES(SYSTEM("own") ", " USER("a") ", " ANSWER("b")), TURN("system", "own") TURN("user", "a") TRAINED("b"));
+    SHOWN(o, MESSAGES(SYSTEM("own") ", " USER("a") ", " ANSWER("b")),
+          TURN("system", "own") TURN("user", "a") TRAINED("b"));
     SHOWN(o, MESSAGES("{\"role\": \"developer\", \"content\": \"own\"}, " USER("a") ", " ANSWER("b")),
           TURN("developer", "own") TURN("user", "a") TRAINED("b"));
     SHOWN(o, "{\"system\": \"row\", \"messages\": [" USER("a") ", " ANSWER("b") "]}",
@@ -271,7 +278,7 @@ static void weights(void **state) {
     (void)state;
     RowFormatOptions o = usual();
 #define WEIGHED(text, weight) "{\"role\": \"assistant\", \"content\": \"" text "\", \"weight\": " weight "}"
-#define FOUR(one, other) MESSAGES(USER("a") ", " WEIGHED("b", one) ", " USER("c") ", " WEIGHED("d", other))
+#define FOUR(one, other)      MESSAGES(USER("a") ", " WEIGHED("b", one) ", " USER("c") ", " WEIGHED("d", other))
     o.loss = LOSS_ASSISTANT;
     SHOWN(o, FOUR("0", "1"), TURN("user", "a") TURN("assistant", "b") TURN("user", "c") TRAINED("d"));
     SHOWN(o, FOUR("1.0", "0.0"), TURN("user", "a") TRAINED("b") TURN("user", "c") TURN("assistant", "d"));
@@ -286,15 +293,18 @@ static void weights(void **state) {
 static void pairs_of_message_lists(void **state) {
     (void)state;
     RowFormatOptions o = usual();
-    static const char row[] = "{\"prompt\": [" USER("a") ", " ANSWER("b") ", " USER("c") "], \"completion\": [" ANSWER("d") "]}";
+    static const char row[] = "{\"prompt\": [" USER("a") ", " ANSWER("b") ", " USER("c") "], \"completion\": [" ANSWER(
+        "d") "]}";
     SHOWN(o, row, TURN("user", "a") TURN("assistant", "b") TURN("user", "c") TRAINED("d"));
     o.loss = LOSS_ASSISTANT;
     SHOWN(o, row, TURN("user", "a") TRAINED("b") TURN("user", "c") TRAINED("d"));
     o.loss = LOSS_COMPLETION;
     SHOWN(o, "{\"prompt\": [" USER("a") "], \"completion\": [" ANSWER("b") ", " USER("c") ", " ANSWER("d") "]}",
           TURN("user", "a") TRAINED("b") TURN("user", "c") TRAINED("d"));
-    REFUSED(o, "{\"prompt\": [" USER("a") "], \"completion\": \"b\"}", "\"completion\" is text, but must be a list of messages");
-    REFUSED(o, "{\"prompt\": \"a\", \"completion\": [" ANSWER("b") "]}", "\"completion\" is an array, but must be text");
+    REFUSED(o, "{\"prompt\": [" USER("a") "], \"completion\": \"b\"}",
+            "\"completion\" is text, but must be a list of messages");
+    REFUSED(o, "{\"prompt\": \"a\", \"completion\": [" ANSWER("b") "]}",
+            "\"completion\" is an array, but must be text");
     REFUSED(o, "{\"prompt\": [" USER("a") "], \"completion\": [" USER("b") "]}", "no message of the assistant's");
 }
 
@@ -302,7 +312,7 @@ static void sharegpt(void **state) {
     (void)state;
     RowFormatOptions o = usual();
     o.loss = LOSS_ASSISTANT;
-#define SAYS(who, what) "{\"from\": \"" who "\", \"value\": \"" what "\"}"
+#define SAYS(who, what)     "{\"from\": \"" who "\", \"value\": \"" what "\"}"
 #define CONVERSATIONS(list) "{\"conversations\": [" list "]}"
     static const char *const answers[] = {"gpt", "assistant", "chatgpt", "bing", "bard"};
     for (size_t i = 0; i < 5; i++) {
@@ -314,22 +324,29 @@ static void sharegpt(void **state) {
           TURN("system", "s") TURN("user", "a") TRAINED("b"));
     SHOWN(o, "{\"system\": \"s\", \"conversations\": [" SAYS("user", "a") ", " SAYS("gpt", "b") "]}",
           TURN("system", "s") TURN("user", "a") TRAINED("b"));
-    SHOWN(o, CONVERSATIONS(SAYS("human", "a") ", " SAYS("observation", "t") ", " SAYS("function", "u") ", " SAYS("gpt", "b")),
+    SHOWN(o,
+          CONVERSATIONS(
+              SAYS("human", "a") ", " SAYS("observation", "t") ", " SAYS("function", "u") ", " SAYS("gpt", "b")),
           TURN("user", "a") TURN("tool", "t") TURN("tool", "u") TRAINED("b"));
-    SHOWN(o, CONVERSATIONS(SAYS("human", "a") ", {\"from\": \"gpt\", \"value\": \"b\", \"weight\": 0}, " SAYS("human", "c") ", "
-          SAYS("gpt", "d")), TURN("user", "a") TURN("assistant", "b") TURN("user", "c") TRAINED("d"));
-    REFUSED(o, CONVERSATIONS(SAYS("human", "a") ", " SAYS("narrator", "b")), "conversations[1]: \"from\" is \"narrator\", which is");
+    SHOWN(o,
+          CONVERSATIONS(SAYS("human", "a") ", {\"from\": \"gpt\", \"value\": \"b\", \"weight\": 0}, " SAYS(
+              "human", "c") ", " SAYS("gpt", "d")),
+          TURN("user", "a") TURN("assistant", "b") TURN("user", "c") TRAINED("d"));
+    REFUSED(o, CONVERSATIONS(SAYS("human", "a") ", " SAYS("narrator", "b")),
+            "conversations[1]: \"from\" is \"narrator\", which is");
     REFUSED(o, CONVERSATIONS("{\"from\": \"human\"}"), "conversations[0]: \"value\" is missing; each turn needs");
-    REFUSED(o, CONVERSATIONS("{\"from\": \"human\", \"value\": null}"), "conversations[0]: \"value\" is null, but must be text");
+    REFUSED(o, CONVERSATIONS("{\"from\": \"human\", \"value\": null}"),
+            "conversations[0]: \"value\" is null, but must be text");
     REFUSED(o, CONVERSATIONS(USER("a")), "conversations[0]: \"from\" is missing; this looks like messages");
 }
 
 static void tools_reach_the_template(void **state) {
     (void)state;
     RowFormatOptions o = usual();
-    ChatTemplate *t = template_of("{%- if tools %}{{ tools|length }}{{ tools[0].name }}|{% endif %}{%- for m in messages -%}"
-                                  "{{- m.role + ':' + m.content + '<|end|>' -}}{%- endfor -%}"
-                                  "{%- if add_generation_prompt -%}{{- 'assistant:' -}}{%- endif -%}");
+    ChatTemplate *t = template_of(
+        "{%- if tools %}{{ tools|length }}{{ tools[0].name }}|{% endif %}{%- for m in messages -%}"
+        "{{- m.role + ':' + m.content + '<|end|>' -}}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- 'assistant:' -}}{%- endif -%}");
     o.chat = t;
 #define WITH(tools) "{\"tools\": " tools ", \"messages\": [" USER("a") ", " ANSWER("b") "]}"
     static const char with[] = "1f|user:a<|end|>assistant:[b<|end|>]", without[] = "user:a<|end|>assistant:[b<|end|>]";
@@ -351,8 +368,9 @@ static void tools_reach_the_template(void **state) {
 static void eos_is_added_where_no_special_token_ends_the_answer(void **state) {
     (void)state;
     RowFormatOptions o = usual();
-    ChatTemplate *t = template_of("{%- for m in messages -%}{{- '# ' ~ m.role ~ '\\n' ~ m.content ~ '\\n' -}}{%- endfor -%}"
-                                  "{%- if add_generation_prompt -%}{{- '# assistant\\n' -}}{%- endif -%}");
+    ChatTemplate *t = template_of(
+        "{%- for m in messages -%}{{- '# ' ~ m.role ~ '\\n' ~ m.content ~ '\\n' -}}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '# assistant\\n' -}}{%- endif -%}");
     o.chat = t;
     o.loss = LOSS_ASSISTANT;
     static const char row[] = MESSAGES(USER("a") ", " ANSWER("b") ", " USER("c") ", " ANSWER("d"));
@@ -389,8 +407,9 @@ static void pad_equal_to_eos_still_learns_eos(void **state) {
 static void last_prompt_token_is_never_trained(void **state) {
     (void)state;
     RowFormatOptions o = usual();
-    ChatTemplate *t = template_of("{%- for m in messages -%}{{- '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' -}}{%- endfor -%}"
-                                  "{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}");
+    ChatTemplate *t = template_of(
+        "{%- for m in messages -%}{{- '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' -}}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}");
     o.chat = t;
     SHOWN(o, MESSAGES(USER("a") ", " ANSWER("b")), "<|user|>a<|end|><|assistant|>[b<|end|>]");
     SHOWN(o, MESSAGES(USER("a") ", " ANSWER("\\n b")), "<|user|>a<|end|><|assistant|>[b<|end|>]");
@@ -407,7 +426,8 @@ static void rows_without_a_trained_token_are_errors(void **state) {
     REFUSED(o, "{\"prompt\": \"ab\", \"completion\": \"\"}", "the row has no token to learn (");
     REFUSED(o, "{\"prompt\": \"\", \"completion\": \"4\"}", "the row has no token to learn (1 in all");
     REFUSED(o, "{\"text\": \"\"}", "the row has no token to learn (0 in all");
-    ChatTemplate *nothing = template_of("{%- for m in messages if m.role != 'assistant' -%}{{- m.content -}}{%- endfor -%}");
+    ChatTemplate *nothing = template_of(
+        "{%- for m in messages if m.role != 'assistant' -%}{{- m.content -}}{%- endfor -%}");
     o.chat = nothing;
     REFUSED(o, MESSAGES(USER("a") ", " ANSWER("b") ", " USER("c")), "writes nothing for messages[1], the assistant's");
     chat_template_free(nothing);
@@ -417,8 +437,9 @@ static void assistant_mask_all_zero_is_an_error(void **state) {
     (void)state;
     RowFormatOptions o = usual();
     o.loss = LOSS_ASSISTANT;
-    ChatTemplate *t = template_of("{%- for m in messages -%}{%- if m.role == 'model' -%}{%- generation -%}{{- m.content -}}"
-                                  "{%- endgeneration -%}{%- else -%}{{- m.content -}}{%- endif -%}{%- endfor -%}");
+    ChatTemplate *t = template_of(
+        "{%- for m in messages -%}{%- if m.role == 'model' -%}{%- generation -%}{{- m.content -}}"
+        "{%- endgeneration -%}{%- else -%}{{- m.content -}}{%- endif -%}{%- endfor -%}");
     o.chat = t;
     REFUSED(o, MESSAGES(USER("a") ", " ANSWER("b")), "{% generation %} blocks mark nothing of this conversation");
     o.loss = LOSS_ALL;
@@ -431,9 +452,10 @@ static void templates_that_rewrite_turns_are_errors(void **state) {
     (void)state;
     RowFormatOptions o = usual();
     o.loss = LOSS_ASSISTANT;
-    ChatTemplate *t = template_of("{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' -}}{%- if m.role == 'assistant' and "
-                                  "loop.last -%}{{- '<think></think>' -}}{%- endif -%}{{- m.content + '<|im_end|>\\n' -}}{%- endfor -%}"
-                                  "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}");
+    ChatTemplate *t = template_of(
+        "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' -}}{%- if m.role == 'assistant' and "
+        "loop.last -%}{{- '<think></think>' -}}{%- endif -%}{{- m.content + '<|im_end|>\\n' -}}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}");
     o.chat = t;
     static const char two[] = MESSAGES(USER("a") ", " ANSWER("b") ", " USER("c") ", " ANSWER("d"));
     SHOWN(o, MESSAGES(USER("a") ", " ANSWER("b")), TURN("user", "a") TRAINED("<think></think>b"));
@@ -442,8 +464,9 @@ static void templates_that_rewrite_turns_are_errors(void **state) {
     o.loss = LOSS_COMPLETION;
     SHOWN(o, two, TURN("user", "a") TURN("assistant", "b") TURN("user", "c") TRAINED("<think></think>d"));
     chat_template_free(t);
-    t = template_of("{%- if messages|length < 2 -%}{{- raise_exception('too short') -}}{%- endif -%}{%- for m in messages -%}"
-                    "{{- m.content -}}{%- endfor -%}");
+    t = template_of(
+        "{%- if messages|length < 2 -%}{{- raise_exception('too short') -}}{%- endif -%}{%- for m in messages -%}"
+        "{{- m.content -}}{%- endfor -%}");
     o.chat = t;
     REFUSED(o, MESSAGES(USER("a") ", " ANSWER("b")), "without the messages from messages[1] on");
     REFUSED(o, MESSAGES(USER("a") ", " ANSWER("b")), "too short");
@@ -451,12 +474,25 @@ static void templates_that_rewrite_turns_are_errors(void **state) {
     o.chat = chatml;
     o.loss = LOSS_ASSISTANT;
     REFUSED(o, MESSAGES(ANSWER("a") ", " USER("b") ", " ANSWER("c")), "begins with the assistant's message");
-    SHOWN(o, MESSAGES(WEIGHED("a", "0") ", " USER("b") ", " ANSWER("c")), TURN("assistant", "a") TURN("user", "b") TRAINED("c"));
+    o.system = "s"; /* the row's own count */
+    REFUSED(o, MESSAGES(USER("a") ", " ANSWER("b") ", " USER("c") ", " WEIGHED("d", "2")),
+            "messages[3]: \"weight\" must be");
+    ChatTemplate *later = template_of(
+        "{%- for m in messages -%}{{- m.content ~ (loop.last and 'x' or '') -}}{%- endfor -%}");
+    o.chat = later;
+    REFUSED(o, MESSAGES(USER("a") ", " ANSWER("b") ", " USER("c")),
+            "does not begin messages[1] with its own generation prompt");
+    chat_template_free(later);
+    o.chat = chatml;
+    o.system = NULL;
+    SHOWN(o, MESSAGES(WEIGHED("a", "0") ", " USER("b") ", " ANSWER("c")),
+          TURN("assistant", "a") TURN("user", "b") TRAINED("c"));
 }
 
 /* ---- against transformers ---- */
 
-static void compare(const char *name, const json_t *c, const char *loss, const json_t *want, Status st, const RowTokens *out) {
+static void compare(const char *name, const json_t *c, const char *loss, const json_t *want, Status st,
+                    const RowTokens *out) {
     const char *title = json_string_value(json_object_get(c, "name"));
     const json_t *error = json_object_get(want, "error"), *ids = json_object_get(want, "ids");
     if (error) {
@@ -558,7 +594,8 @@ static void rows_without_an_answer_are_no_question_set(void **state) {
         const char *text, *says;
     } bad[] = {{"{\"text\": \"a\"}", "the row is a text, which has no prompt and answer"},
                {MESSAGES(USER("a")), "the row is a conversation, which has no prompt and answer"},
-               {"{\"prompt\": [" USER("a") "], \"completion\": [" ANSWER("a") ", " USER("a") "]}", "must be one message of the"},
+               {"{\"prompt\": [" USER("a") "], \"completion\": [" ANSWER("a") ", " USER("a") "]}",
+                "must be one message of the"},
                {"{\"question\": \"a\", \"answer\": 4}", "\"answer\" is a number, but must be text"}};
     RowFormat *f = make(usual());
     RowScratch *scratch;
@@ -586,13 +623,15 @@ static void columns_map_keys(void **state) {
     RowFormatOptions o = usual();
     o.columns = "prompt=question, completion=a b";
     SHOWN(o, "{\"question\": \"x\", \"a b\": \"y\", \"answer\": 5, \"text\": \"z\", \"prompt\": 3}", "x[y</s>]");
-    REFUSED(o, "{\"question\": \"x\"}", "\"a b\" is missing; each line needs {\"question\": ..., \"a b\": ...}; this row has \"question\"");
+    REFUSED(o, "{\"question\": \"x\"}",
+            "\"a b\" is missing; each line needs {\"question\": ..., \"a b\": ...}; this row has \"question\"");
     o.columns = "text=body";
     SHOWN(o, "{\"body\": \"xy z\", \"messages\": []}", "x[y z</s>]");
     o.columns = "messages=turns,system=instructions";
     SHOWN(o, "{\"turns\": [" USER("a") ", " ANSWER("b") "], \"instructions\": \"s\", \"text\": \"t\"}",
           TURN("system", "s") TURN("user", "a") TRAINED("b"));
-    REFUSED(o, "{\"messages\": [" USER("a") "], \"x\": {\"y\": 1}}", "\"turns\" is missing; each line needs {\"turns\": ...}; this row has "
+    REFUSED(o, "{\"messages\": [" USER("a") "], \"x\": {\"y\": 1}}",
+            "\"turns\" is missing; each line needs {\"turns\": ...}; this row has "
             "\"messages\", \"x\"");
     o.columns = "system=instructions"; /* belongs to no format: the rows tell theirs */
     SHOWN(o, PAIR, "2+2=[4</s>]");
@@ -642,19 +681,23 @@ static void wrong_rows_are_named(void **state) {
     static const struct {
         const char *text, *says;
     } bad[] = {
-        {"{\"prompt\": \"a\"}", "\"completion\" is missing; each line needs {\"prompt\": ..., \"completion\": ...}; this row has \"prompt\""},
+        {"{\"prompt\": \"a\"}",
+         "\"completion\" is missing; each line needs {\"prompt\": ..., \"completion\": ...}; this row has \"prompt\""},
         {"{\"completion\": \"a\"}", "\"prompt\" is missing"},
         {"{\"prompt\": \"a\", \"completion\": 12}", "\"completion\" is a number, but must be text; each line needs"},
         {"{\"prompt\": null, \"completion\": \"a\"}", "\"prompt\" is null, but must be text"},
         {"{\"text\": [\"a\"]}", "\"text\" is an array, but must be text"},
         {"{\"body\": \"a\", \"n\": [{\"k\": \"v\"}], \"k\\\"\": {}}",
          "neither \"prompt\" nor \"text\" is there, nor what another format has; each line needs {\"prompt\": ..., "
-         "\"completion\": ...}, {\"text\": ...}, {\"messages\": ...}, {\"conversations\": ...}, {\"instruction\": ..., \"output\": "
+         "\"completion\": ...}, {\"text\": ...}, {\"messages\": ...}, {\"conversations\": ...}, {\"instruction\": ..., "
+         "\"output\": "
          "...} or {\"question\": ..., \"answer\": ...}; this row has \"body\", \"n\", \"k\\\"\""},
         {"{}", "this row has no keys"},
-        {"{\"prompt\": \"a\", \"completion\": \"b\", \"text\": \"c\"}", "both \"prompt\" and \"text\" are there; keep one kind of row"},
+        {"{\"prompt\": \"a\", \"completion\": \"b\", \"text\": \"c\"}",
+         "both \"prompt\" and \"text\" are there; keep one kind of row"},
         {"{\"prompt\": \"a\", \"text\": \"c\"}", "both \"prompt\" and \"text\" are there"},
-        {"{\"messages\": [], \"text\": \"c\"}", "both \"text\" and \"messages\" are there; keep one kind of row, or say which counts "
+        {"{\"messages\": [], \"text\": \"c\"}",
+         "both \"text\" and \"messages\" are there; keep one kind of row, or say which counts "
          "with format=text or format=messages"},
         {"{\"question\": \"a\"}", "\"answer\" is missing"},
         {"{\"output\": \"a\"}", "\"instruction\" is missing"},
@@ -662,7 +705,8 @@ static void wrong_rows_are_named(void **state) {
         {"{\"messages\": {}}", "\"messages\" is an object, but must be a list"},
         {"{\"messages\": \"[]\"}", "\"messages\" is text, but must be a list"},
         {"{\"messages\": [\"a\"]}", "messages[0] is text, but must be {\"role\": ..., \"content\": ...}"},
-        {"{\"messages\": [" USER("a") ", {\"content\": \"b\"}]}", "messages[1]: \"role\" is missing; each message needs"},
+        {"{\"messages\": [" USER("a") ", {\"content\": \"b\"}]}",
+         "messages[1]: \"role\" is missing; each message needs"},
         {"{\"messages\": [{\"role\": 5}]}", "messages[0]: \"role\" is a number, but must be text"},
         {"{\"messages\": [{\"from\": \"human\", \"value\": \"a\"}]}", "\"role\" is missing; this looks like sharegpt"},
         {"{\"messages\": [{\"role\": \"user\", \"content\": \"\\u0000\"}]}", "messages:1:31: \\u0000 is not allowed"},
@@ -681,7 +725,8 @@ static void wrong_rows_are_named(void **state) {
 /* A few bytes of text can be a tree of a hundred times that; commas in texts are none. */
 static void many_values_are_refused(void **state) {
     (void)state;
-    static const char begin[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"", end[] = "\"}, " ANSWER("b") "]}";
+    static const char begin[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"",
+                      end[] = "\"}, " ANSWER("b") "]}";
     Str s = {0};
     assert_ok(str_add(&s, "{\"messages\": [{}", 16));
     for (int i = 0; i < 100000; i++) assert_ok(str_add(&s, ",{}", 3));
@@ -720,11 +765,13 @@ static RowFormatOptions everything(void) {
 }
 
 /* A small tokenizer and a template of its own, so that nothing of tane's lives when allocations begin to fail. */
-static const char tiny_tokenizer[] =
-    "{\"added_tokens\": [{\"id\": 1, \"content\": \"<s>\", \"special\": true}, {\"id\": 2, \"content\": \"</s>\", \"special\": "
-    "true}, {\"id\": 3, \"content\": \"<|im_end|>\", \"special\": true}], \"pre_tokenizer\": {\"type\": \"Whitespace\"}, "
-    "\"model\": {\"type\": \"WordLevel\", \"unk_token\": \"?\", \"vocab\": {\"?\": 0, \"<s>\": 1, \"</s>\": 2, \"<|im_end|>\": 3, "
-    "\"a\": 4, \"b\": 5}}}";
+static const char tiny_tokenizer[] = "{\"added_tokens\": [{\"id\": 1, \"content\": \"<s>\", \"special\": true}, "
+                                     "{\"id\": 2, \"content\": \"</s>\", \"special\": "
+                                     "true}, {\"id\": 3, \"content\": \"<|im_end|>\", \"special\": true}], "
+                                     "\"pre_tokenizer\": {\"type\": \"Whitespace\"}, "
+                                     "\"model\": {\"type\": \"WordLevel\", \"unk_token\": \"?\", \"vocab\": {\"?\": 0, "
+                                     "\"<s>\": 1, \"</s>\": 2, \"<|im_end|>\": 3, "
+                                     "\"a\": 4, \"b\": 5}}}";
 
 static Status encode_every_kind(void *ctx) {
     Status st = TANE_OK;
@@ -807,10 +854,13 @@ static void long_conversations_end(void **state) {
         RowTokens out = {0};
         assert_ok(str_printf(&s, "{\"messages\": [" USER("0")));
         for (int i = 0; i < turns; i++)
-            assert_ok(str_printf(&s, ", {\"role\": \"%s\", \"content\": \"some words\"}", i % 2 ? "user" : "assistant"));
+            assert_ok(
+                str_printf(&s, ", {\"role\": \"%s\", \"content\": \"some words\"}", i % 2 ? "user" : "assistant"));
         assert_ok(str_add(&s, "]}", 2));
         if (turns == 200) assert_ok(encode(o, row_of(s.text), &out));
-        else assert_error(encode(o, row_of(s.text), &out), TANE_EFORMAT, "too long to look for the assistant's turns in it (");
+        else
+            assert_error(encode(o, row_of(s.text), &out), TANE_EFORMAT,
+                         "too long to look for the assistant's turns in it (");
         row_tokens_free(&out);
         str_free(&s);
     }

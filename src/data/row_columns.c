@@ -7,8 +7,9 @@
 
 #include "text/utf8.h"
 
-static const char *const key_names[N_KEYS] = {"text",  "prompt", "completion", "messages", "conversations", "instruction",
-                                              "input", "output", "question",   "answer",   "tools",         "system"};
+static const char *const key_names[N_KEYS] = {"text",          "prompt",      "completion", "messages",
+                                              "conversations", "instruction", "input",      "output",
+                                              "question",      "answer",      "tools",      "system"};
 
 static const struct {
     const char *name;
@@ -62,8 +63,10 @@ static Status parse_column(RowColumns *c, char *item, bool mapped[N_KEYS]) {
     theirs = trimmed(equals + 1);
     if (!*theirs) return FAIL(TANE_EINVAL, "columns: \"%s=\" has no name behind it", ours);
     if (strpbrk(theirs, "\\\"") || utf8_valid(theirs, strlen(theirs)) < strlen(theirs))
-        return FAIL(TANE_EINVAL, "columns: \"%s\" cannot be named; rename the column: backslashes and quotes in names are "
-                    "not supported", theirs);
+        return FAIL(TANE_EINVAL,
+                    "columns: \"%s\" cannot be named; rename the column: backslashes and quotes in names are "
+                    "not supported",
+                    theirs);
     for (int key = 0; key < N_KEYS; key++) {
         if (strcmp(key_names[key], ours)) continue;
         if (mapped[key]) return FAIL(TANE_EINVAL, "columns: \"%s\" is there twice", ours);
@@ -72,9 +75,10 @@ static Status parse_column(RowColumns *c, char *item, bool mapped[N_KEYS]) {
         return TANE_OK;
     }
     const char *nearest = err_nearest(ours, key_names, N_KEYS);
-    return FAIL(TANE_EINVAL, "columns: \"%s\" is no key of a format%s%s; there are text, prompt, completion, messages, "
-                "conversations, instruction, input, output, question, answer, tools and system", ours,
-                nearest ? "; did you mean " : "", nearest ? nearest : "");
+    return FAIL(TANE_EINVAL,
+                "columns: \"%s\" is no key of a format%s%s; there are text, prompt, completion, messages, "
+                "conversations, instruction, input, output, question, answer, tools and system",
+                ours, nearest ? "; did you mean " : "", nearest ? nearest : "");
 }
 
 /* The mapped keys tell the format, and each of the file's keys has one meaning. */
@@ -97,8 +101,8 @@ static Status settle_columns(RowColumns *c, const bool mapped[N_KEYS]) {
     for (int i = 0; c->kind != ROW_AUTO && i < 2; i++) {
         RowKey key = kinds[c->kind].needs[i];
         if (key != N_KEYS && !c->names[key])
-            return FAIL(TANE_EINVAL, "columns: the format %s also needs \"%s\"; say which column that is", kinds[c->kind].name,
-                        key_names[key]);
+            return FAIL(TANE_EINVAL, "columns: the format %s also needs \"%s\"; say which column that is",
+                        kinds[c->kind].name, key_names[key]);
     }
     return TANE_OK;
 }
@@ -204,15 +208,18 @@ static Status no_format(const RowColumns *c, const JsonlLine *line) {
         say_needs(&needs, c, (RowKind)kind);
     }
     say_keys(&keys, line);
-    return FAIL(TANE_EFORMAT, "%s:%lld: neither \"prompt\" nor \"text\" is there, nor what another format has; each line "
-                "needs %s%s; `columns` gives keys their meaning", line->path, (long long)line->number, needs.text,
-                keys.text);
+    return FAIL(TANE_EFORMAT,
+                "%s:%lld: neither \"prompt\" nor \"text\" is there, nor what another format has; each line "
+                "needs %s%s; `columns` gives keys their meaning",
+                line->path, (long long)line->number, needs.text, keys.text);
 }
 
-static Status two_formats(const JsonlLine *line, const JsonlField *a, RowKind first, const JsonlField *b, RowKind second) {
-    return FAIL(TANE_EFORMAT, "%s:%lld: both \"%s\" and \"%s\" are there; keep one kind of row, or say which counts with "
-                "format=%s or format=%s", line->path, (long long)line->number, a->key, b->key, kinds[first].name,
-                kinds[second].name);
+static Status two_formats(const JsonlLine *line, const JsonlField *a, RowKind first, const JsonlField *b,
+                          RowKind second) {
+    return FAIL(TANE_EFORMAT,
+                "%s:%lld: both \"%s\" and \"%s\" are there; keep one kind of row, or say which counts with "
+                "format=%s or format=%s",
+                line->path, (long long)line->number, a->key, b->key, kinds[first].name, kinds[second].name);
 }
 
 /* ---- a row ---- */

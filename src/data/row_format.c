@@ -31,6 +31,7 @@ typedef struct Reading {
     RowScratch *scratch;
     JsonlField fields[N_KEYS];
     RowKind kind;
+    size_t added; /* system messages put in front of the row's own */
 } Reading;
 
 /* ---- options ---- */
@@ -46,12 +47,14 @@ static Status copy_text(RowFormat *f, const char **text, const char *name) {
 static Status check_options(const RowFormatOptions *o) {
     if (o->add_eos && tokenizer_eos(o->tokenizer) < 0)
         return FAIL(TANE_EINVAL, "the tokenizer has no end-of-text token, so the model could not learn where to stop; "
-                    "use one that has it (`tane tokenizer train` makes one), or set add_eos to false");
+                                 "use one that has it (`tane tokenizer train` makes one), or set add_eos to false");
     if (o->chat_prompts && !o->chat)
-        return FAIL(TANE_EINVAL, "chat_prompts needs a chat template, and the tokenizer's folder has none: use an instruct "
+        return FAIL(TANE_EINVAL,
+                    "chat_prompts needs a chat template, and the tokenizer's folder has none: use an instruct "
                     "model's tokenizer, put a chat_template.jinja there, or set chat_prompts to false");
     if (o->chat_prompts && o->separator && *o->separator)
-        return FAIL(TANE_EINVAL, "separator and chat_prompts exclude each other: with chat_prompts the template writes what "
+        return FAIL(TANE_EINVAL,
+                    "separator and chat_prompts exclude each other: with chat_prompts the template writes what "
                     "stands between prompt and answer");
     return TANE_OK;
 }
@@ -135,7 +138,8 @@ static Status get_text(Reading *r, RowKey key, const char **text, size_t *n) {
 static Status get_optional(Reading *r, RowKey key, const char **text, size_t *n) {
     *text = "";
     *n = 0;
-    return r->fields[key].kind == JSONL_ABSENT || r->fields[key].kind == JSONL_NULL ? TANE_OK : get_text(r, key, text, n);
+    return r->fields[key].kind == JSONL_ABSENT || r->fields[key].kind == JSONL_NULL ? TANE_OK
+                                                                                    : get_text(r, key, text, n);
 }
 
 static Status add_text(Reading *r, RowKey key) {
@@ -156,7 +160,8 @@ static Status alpaca_prompt(Reading *r) {
     TRY_RETURN(get_optional(r, KEY_INPUT, &input, &n));
     const bool has_input = n > 0;
     if (!chat)
-        TRY_RETURN(str_printf(s, "Below is an instruction that describes a task%s. Write a response that appropriately "
+        TRY_RETURN(str_printf(s,
+                              "Below is an instruction that describes a task%s. Write a response that appropriately "
                               "completes the request.\n\n### Instruction:\n",
                               has_input ? ", paired with an input that provides further context" : ""));
     TRY_RETURN(add_text(r, KEY_INSTRUCTION));
@@ -199,9 +204,10 @@ static Status in_line(const Reading *r, Status st) {
 
 static Status need_template(const Reading *r, const JsonlField *field) {
     if (r->format->o.chat) return TANE_OK;
-    return FAIL(TANE_EFORMAT, "%s:%lld: \"%s\" is a conversation, which needs a chat template, and the tokenizer's folder has "
-                "none: use an instruct model's tokenizer or put a chat_template.jinja there", r->line->path,
-                (long long)r->line->number, field->key);
+    return FAIL(TANE_EFORMAT,
+                "%s:%lld: \"%s\" is a conversation, which needs a chat template, and the tokenizer's folder has "
+                "none: use an instruct model's tokenizer or put a chat_template.jinja there",
+                r->line->path, (long long)r->line->number, field->key);
 }
 
 /* The row's own system message, else the option's where the conversation has none. */
@@ -211,11 +217,17 @@ static Status add_system(Reading *r, json_t *messages) {
     TRY_RETURN(get_optional(r, KEY_SYSTEM, &text, &n));
     const bool has = row_messages_have_system(messages);
     if (n && has)
-        return FAIL(TANE_EFORMAT, "%s:%lld: \"%s\" is there, and the conversation has a system message of its own; keep one of "
-                    "them", r->line->path, (long long)r->line->number, r->fields[KEY_SYSTEM].key);
-    if (n) return row_messages_insert(messages, 0, "system", text, n);
-    const char *system = r->format->o.system;
-    return has || !*system ? TANE_OK : row_messages_insert(messages, 0, "system", system, strlen(system));
+        return FAIL(TANE_EFORMAT,
+                    "%s:%lld: \"%s\" is there, and the conversation has a system message of its own; keep one of "
+                    "them",
+                    r->line->path, (long long)r->line->number, r->fields[KEY_SYSTEM].key);
+    if (n == 0 && !has) {
+        text = r->format->o.system;
+        n = strlen(text);
+    }
+    if (n == 0) return TANE_OK;
+    r->added = 1;
+    return row_messages_insert(messages, 0, "system", text, n);
 }
 
 /* The conversation of one field; with a second one, that one's messages behind it, *first being theirs. */
@@ -240,14 +252,16 @@ static size_t last_answer(const json_t *messages) {
     return i ? i - 1 : 0;
 }
 
-static TurnsInput turns_input(const RowFormat *f, const json_t *messages, const json_t *tools) {
-    return (TurnsInput){.chat = f->o.chat,
-                        .tokenizer = f->o.tokenizer,
+static TurnsInput turns_input(const Reading *r, const json_t *messages, const json_t *tools) {
+    const RowFormatOptions *o = &r->format->o;
+    return (TurnsInput){.chat = o->chat,
+                        .tokenizer = o->tokenizer,
                         .messages = messages,
                         .tools = tools,
-                        .now = f->o.now,
-                        .all = f->o.loss == LOSS_ALL,
-                        .add_eos = f->o.add_eos};
+                        .added = r->added,
+                        .now = o->now,
+                        .all = o->loss == LOSS_ALL,
+                        .add_eos = o->add_eos};
 }
 
 static Status append_turns(const Turns *turns, RowTokens *out) {
@@ -266,7 +280,7 @@ static Status encode_conversation(Reading *r, RowKey key, RowKey more, RowTokens
     size_t first;
     TRY(read_messages(r, key, more, &messages, &first));
     TRY(in_line(r, row_tools_read(&r->fields[KEY_TOOLS], &r->scratch->json, &tools)));
-    TurnsInput input = turns_input(f, messages, tools);
+    TurnsInput input = turns_input(r, messages, tools);
     if (f->o.loss == LOSS_COMPLETION) input.first = more == N_KEYS ? last_answer(messages) : first;
     TRY(in_line(r, turns_encode(&r->scratch->turns, &input)));
     TRY(append_turns(&r->scratch->turns, out));
@@ -283,7 +297,8 @@ static Status is_list_pair(Reading *r, bool *lists) {
     const JsonlField *prompt = &r->fields[KEY_PROMPT], *completion = &r->fields[KEY_COMPLETION];
     *lists = r->kind == ROW_PROMPT && prompt->kind == JSONL_ARRAY;
     if (*lists && completion->kind != JSONL_ARRAY)
-        return row_columns_wrong(&r->format->columns, r->line, r->kind, completion, "a list of messages, as the prompt is");
+        return row_columns_wrong(&r->format->columns, r->line, r->kind, completion,
+                                 "a list of messages, as the prompt is");
     return TANE_OK;
 }
 
@@ -295,7 +310,7 @@ static Status encode_chat_prompt(Reading *r, const char *text, size_t n, TokenLi
     TRY(row_messages_insert(messages, 0, "user", text, n));
     TRY(add_system(r, messages));
     TRY(in_line(r, row_tools_read(&r->fields[KEY_TOOLS], &r->scratch->json, &tools)));
-    TurnsInput input = turns_input(r->format, messages, tools);
+    TurnsInput input = turns_input(r, messages, tools);
     TRY(in_line(r, turns_prompt(&r->scratch->turns, &input, out)));
 out:
     json_decref(messages);
@@ -339,7 +354,8 @@ static Status encode_text(const RowFormat *f, const char *text, size_t n, bool b
 
 static Status encode_plain(const RowFormat *f, const Row *row, bool first, RowTokens *out) {
     if (f->columns.kind != ROW_AUTO && f->columns.kind != ROW_TEXT)
-        return FAIL(TANE_EFORMAT, "%s: the file is plain text, but the format %s needs JSON objects (.jsonl, .json, .parquet)",
+        return FAIL(TANE_EFORMAT,
+                    "%s: the file is plain text, but the format %s needs JSON objects (.jsonl, .json, .parquet)",
                     row->line.path, row_kind_name(f->columns.kind));
     return encode_text(f, row->line.text, row->line.n, first, !row->goes_on, out);
 }
@@ -350,6 +366,7 @@ static Status read_row(const RowFormat *f, const JsonlLine *line, RowScratch *sc
     r->format = f;
     r->line = line;
     r->scratch = scratch;
+    r->added = 0;
     return row_columns_read(&f->columns, line, r->fields, &scratch->json, &r->kind);
 }
 
@@ -360,9 +377,7 @@ static Status encode_object(const RowFormat *f, const JsonlLine *line, RowScratc
     size_t n;
     TRY_RETURN(read_row(f, line, scratch, &r));
     switch (r.kind) {
-    case ROW_TEXT:
-        TRY_RETURN(get_text(&r, KEY_TEXT, &text, &n));
-        return encode_text(f, text, n, true, true, out);
+    case ROW_TEXT: TRY_RETURN(get_text(&r, KEY_TEXT, &text, &n)); return encode_text(f, text, n, true, true, out);
     case ROW_MESSAGES: return encode_conversation(&r, KEY_MESSAGES, N_KEYS, out);
     case ROW_SHAREGPT: return encode_conversation(&r, KEY_CONVERSATIONS, N_KEYS, out);
     default: break;
@@ -382,8 +397,10 @@ static Status check_tokens(const RowFormat *f, const JsonlLine *line, RowTokens 
     }
     for (size_t i = from; bad && i < out->list.n; i++)
         if (ids[i] < 0 || ids[i] >= vocab)
-            return FAIL(TANE_EFORMAT, "%s:%lld: the tokenizer gave the id %d, but its vocabulary has only %d entries; "
-                        "its model file is damaged", line->path, (long long)line->number, ids[i], vocab);
+            return FAIL(TANE_EFORMAT,
+                        "%s:%lld: the tokenizer gave the id %d, but its vocabulary has only %d entries; "
+                        "its model file is damaged",
+                        line->path, (long long)line->number, ids[i], vocab);
     out->unknown += unknown;
     return TANE_OK;
 }
@@ -395,8 +412,10 @@ Status row_encode(const RowFormat *f, const Row *row, bool first, RowScratch *sc
     if (first && out->list.n > from) out->mask[from] = 0;
     const size_t n = out->list.n - from;
     if (first && !row->goes_on && (n == 0 || !memchr(out->mask + from, 1, n)))
-        TRY(FAIL(TANE_EFORMAT, "%s:%lld: the row has no token to learn (%zu in all, and the first one of a row is never "
-                 "a target); fill it or remove the line", row->line.path, (long long)row->line.number, n));
+        TRY(FAIL(TANE_EFORMAT,
+                 "%s:%lld: the row has no token to learn (%zu in all, and the first one of a row is never "
+                 "a target); fill it or remove the line",
+                 row->line.path, (long long)row->line.number, n));
     TRY(check_tokens(f, &row->line, out, from));
     return TANE_OK;
 out:
@@ -407,18 +426,20 @@ out:
 /* ---- question sets ---- */
 
 static Status no_answer(const Reading *r) {
-    return FAIL(TANE_EFORMAT, "%s:%lld: the row is %s, which has no prompt and answer to compare with; a question set needs "
-                "{\"prompt\": ..., \"completion\": ...}, {\"question\": ..., \"answer\": ...} or alpaca's keys", r->line->path,
-                (long long)r->line->number, r->kind == ROW_TEXT ? "a text" : "a conversation");
+    return FAIL(TANE_EFORMAT,
+                "%s:%lld: the row is %s, which has no prompt and answer to compare with; a question set needs "
+                "{\"prompt\": ..., \"completion\": ...}, {\"question\": ..., \"answer\": ...} or alpaca's keys",
+                r->line->path, (long long)r->line->number, r->kind == ROW_TEXT ? "a text" : "a conversation");
 }
 
 /* The answer of a pair of lists: one message of the assistant's, a text. */
 static Status list_answer(Reading *r, const json_t *messages, size_t first, const char **answer, size_t *n) {
     const json_t *message = json_array_get(messages, first), *content = json_object_get(message, "content");
     if (json_array_size(messages) != first + 1 || !row_message_is(message, "assistant") || !json_is_string(content))
-        return FAIL(TANE_EFORMAT, "%s:%lld: \"%s\" of a question set must be one message of the assistant's with a text: "
-                    "[{\"role\": \"assistant\", \"content\": \"...\"}]", r->line->path, (long long)r->line->number,
-                    r->fields[KEY_COMPLETION].key);
+        return FAIL(TANE_EFORMAT,
+                    "%s:%lld: \"%s\" of a question set must be one message of the assistant's with a text: "
+                    "[{\"role\": \"assistant\", \"content\": \"...\"}]",
+                    r->line->path, (long long)r->line->number, r->fields[KEY_COMPLETION].key);
     Str *s = &r->scratch->prompt;
     s->len = 0;
     TRY_RETURN(str_add(s, json_string_value(content), json_string_length(content)));
@@ -435,7 +456,7 @@ static Status list_prompt(Reading *r, TokenList *prompt, const char **answer, si
     TRY(list_answer(r, messages, first, answer, answer_n));
     json_array_remove(messages, first);
     TRY(in_line(r, row_tools_read(&r->fields[KEY_TOOLS], &r->scratch->json, &tools)));
-    TurnsInput input = turns_input(r->format, messages, tools);
+    TurnsInput input = turns_input(r, messages, tools);
     TRY(in_line(r, turns_prompt(&r->scratch->turns, &input, prompt)));
 out:
     json_decref(messages);
@@ -448,7 +469,8 @@ static Status prompt_and_answer(const RowFormat *f, const Row *row, RowScratch *
     Reading r;
     bool lists;
     if (row->plain)
-        return FAIL(TANE_EFORMAT, "%s: the file is plain text; a question set needs JSON objects with prompt and completion",
+        return FAIL(TANE_EFORMAT,
+                    "%s: the file is plain text; a question set needs JSON objects with prompt and completion",
                     row->line.path);
     TRY_RETURN(read_row(f, &row->line, scratch, &r));
     if (r.kind == ROW_TEXT || r.kind == ROW_MESSAGES || r.kind == ROW_SHAREGPT) return no_answer(&r);

@@ -21,21 +21,22 @@ typedef enum RowLoss { LOSS_COMPLETION, LOSS_ALL, LOSS_ASSISTANT } RowLoss;
 /* Texts are copied; tokenizer and template must outlive the format. */
 typedef struct RowFormatOptions {
     const Tokenizer *tokenizer;
-    const ChatTemplate *chat;  /* NULL: conversations are an error */
-    const char *format;        /* NULL, "auto" or one of the names above */
-    const char *columns;       /* NULL, or "prompt=question,completion=answer,text=body,messages=turns": its key = the file's */
-    const char *system;        /* system message for conversations that have none; NULL: none */
-    bool chat_prompts;         /* prompt, alpaca and question as a conversation: the user's turn, then the assistant's answer */
+    const ChatTemplate *chat; /* NULL: conversations are an error */
+    const char *format;       /* NULL, "auto" or one of the names above */
+    const char
+        *columns; /* NULL, or "prompt=question,completion=answer,text=body,messages=turns": its key = the file's */
+    const char *system; /* system message for conversations that have none; NULL: none */
+    bool chat_prompts; /* prompt, alpaca and question as a conversation: the user's turn, then the assistant's answer */
     const char *prompt_suffix; /* behind each prompt of prompt, alpaca and question; NULL: none */
     const char *separator;     /* between prompt and completion texts without chat_prompts; NULL: none */
     /* COMPLETION: the completion of a pair, the last assistant turn of a conversation; ASSISTANT: every assistant turn
-     * (generation blocks of the template, else where the turns stand in it); ALL: everything behind the first token. A text
-     * is always trained whole. */
+     * (generation blocks of the template, else where the turns stand in it); ALL: everything behind the first token. A
+     * text is always trained whole. */
     RowLoss loss;
-    /* BOS in front of a text or prompt; conversations have their template's. EOS once, at the end of a text or completion, and
-     * behind a conversation whose last answer no special token of its template ends. */
+    /* BOS in front of a text or prompt; conversations have their template's. EOS once, at the end of a text or
+     * completion, and behind a conversation whose last answer no special token of its template ends. */
     bool add_bos, add_eos;
-    int64_t now;               /* what templates take for the time, in seconds since 1970; 0: when the format is made */
+    int64_t now; /* what templates take for the time, in seconds since 1970; 0: when the format is made */
 } RowFormatOptions;
 
 typedef struct RowFormat RowFormat;
@@ -57,15 +58,15 @@ typedef struct RowTokens {
 } RowTokens;
 void row_tokens_free(RowTokens *tokens);
 
-/* Appends a row's tokens; nothing is appended on failure. The first token of a row is never trained on: nothing predicts
- * it. Errors name file and line, key, value and fix; a row without a trained token is one. Of a document in pieces
- * (row->goes_on) the first gets BOS and the last EOS; `first` is false behind the first piece, whose first token follows the
- * piece before it and is trained on. */
+/* Appends a row's tokens; nothing is appended on failure. The first token of a row is never trained on: nothing
+ * predicts it. Errors name file and line, key, value and fix; a row without a trained token is one. Of a document in
+ * pieces (row->goes_on) the first gets BOS and the last EOS; `first` is false behind the first piece, whose first token
+ * follows the piece before it and is trained on. */
 Status row_encode(const RowFormat *format, const Row *row, bool first, RowScratch *scratch, RowTokens *out);
 
 /* Appends the prompt alone as it stands in front of the answer to be generated (with BOS and generation prompt as in
- * training), and gives the right answer's text: for question sets. Formats with prompt and answer only. The answer is valid
- * until the next call with this scratch. */
+ * training), and gives the right answer's text: for question sets. Formats with prompt and answer only. The answer is
+ * valid until the next call with this scratch. */
 Status row_prompt(const RowFormat *format, const Row *row, RowScratch *scratch, TokenList *prompt, const char **answer,
                   size_t *answer_n);
 

@@ -5,7 +5,8 @@
 
 static Status no_memory(void) { return FAIL(TANE_ENOMEM, "out of memory for a conversation"); }
 
-/* {"role": role, "content": content}. *out is NULL when memory ran out (json_pack would then lose what it was given). */
+/* {"role": role, "content": content}. *out is NULL when memory ran out (json_pack would then lose what it was given).
+ */
 static void new_message(const char *role, json_t *content, json_t **out) {
     json_t *text = json_string(role);
     *out = json_object();
@@ -81,7 +82,16 @@ static Status get_text(const json_t *object, const char *list, size_t i, const c
 
 /* ---- formats ---- */
 
-static Status check_roles(const JsonlField *field, const json_t *messages) {
+/* 0 or 1, as OpenAI has it; Parquet files may make it a float or null. */
+static Status check_weight(const json_t *object, const char *list, size_t i) {
+    const json_t *weight = json_object_get(object, "weight");
+    const double value = json_number_value(weight);
+    if (!weight || json_is_null(weight) || json_is_boolean(weight)) return TANE_OK;
+    if (json_is_number(weight) && (value == 0 || value == 1)) return TANE_OK;
+    return FAIL(TANE_EFORMAT, "%s[%zu]: \"weight\" must be 0 (not trained on) or 1", list, i);
+}
+
+static Status check_messages(const JsonlField *field, const json_t *messages) {
     size_t i;
     json_t *message, *role;
     json_array_foreach(messages, i, message) {
@@ -89,6 +99,7 @@ static Status check_roles(const JsonlField *field, const json_t *messages) {
                                ? "this looks like sharegpt: give the column with columns=conversations=NAME"
                                : "each message needs {\"role\": \"user\", \"content\": ...}";
         TRY_RETURN(get_text(message, field->key, i, "role", hint, &role));
+        TRY_RETURN(check_weight(message, field->key, i));
     }
     return TANE_OK;
 }
@@ -97,7 +108,7 @@ Status row_messages_read(const JsonlField *field, json_t **out) {
     Status st = TANE_OK;
     *out = NULL;
     TRY(read_objects(field, "{\"role\": ..., \"content\": ...}", out));
-    TRY(check_roles(field, *out));
+    TRY(check_messages(field, *out));
     return TANE_OK;
 out:
     json_decref(*out);
@@ -109,9 +120,9 @@ out:
 static const char *sharegpt_role(const char *name) {
     static const struct {
         const char *name, *role;
-    } roles[] = {{"human", "user"},        {"user", "user"},        {"gpt", "assistant"},  {"assistant", "assistant"},
-                 {"chatgpt", "assistant"}, {"bing", "assistant"},   {"bard", "assistant"}, {"system", "system"},
-                 {"tool", "tool"},         {"function", "tool"},    {"observation", "tool"}};
+    } roles[] = {{"human", "user"},        {"user", "user"},      {"gpt", "assistant"},   {"assistant", "assistant"},
+                 {"chatgpt", "assistant"}, {"bing", "assistant"}, {"bard", "assistant"},  {"system", "system"},
+                 {"tool", "tool"},         {"function", "tool"},  {"observation", "tool"}};
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
         if (!strcmp(roles[i].name, name)) return roles[i].role;
     return NULL;
@@ -121,13 +132,17 @@ static Status sharegpt_message(const char *list, size_t i, json_t *turn, json_t 
     json_t *from, *value;
     const char *needs = "each turn needs {\"from\": \"human\", \"value\": ...}";
     const char *hint = json_object_get(turn, "role")
-                           ? "this looks like messages: give the column with columns=messages=NAME" : needs;
+                           ? "this looks like messages: give the column with columns=messages=NAME"
+                           : needs;
     TRY_RETURN(get_text(turn, list, i, "from", hint, &from));
     TRY_RETURN(get_text(turn, list, i, "value", needs, &value));
     const char *role = sharegpt_role(json_string_value(from));
     if (!role)
-        return FAIL(TANE_EFORMAT, "%s[%zu]: \"from\" is \"%.60s\", which is none of human, user, gpt, assistant, chatgpt, "
-                    "bing, bard, system, tool, function, observation", list, i, json_string_value(from));
+        return FAIL(TANE_EFORMAT,
+                    "%s[%zu]: \"from\" is \"%.60s\", which is none of human, user, gpt, assistant, chatgpt, "
+                    "bing, bard, system, tool, function, observation",
+                    list, i, json_string_value(from));
+    TRY_RETURN(check_weight(turn, list, i));
     json_t *weight = json_object_get(turn, "weight");
     new_message(role, value, out);
     if (!*out || (weight && json_object_set(*out, "weight", weight))) return no_memory();
@@ -168,12 +183,13 @@ Status row_tools_read(const JsonlField *field, JsonlScratch *scratch, json_t **o
     TRY(read_json(field->key, text, n, out));
     if (json_is_null(*out)) goto out;
     if (!json_is_array(*out))
-        TRY(FAIL(TANE_EFORMAT, "\"%s\" is %s, but must be a list of tools, or such a list as JSON in a text", field->key,
-                 json_kind(*out)));
+        TRY(FAIL(TANE_EFORMAT, "\"%s\" is %s, but must be a list of tools, or such a list as JSON in a text",
+                 field->key, json_kind(*out)));
     json_array_foreach(*out, i, tool) {
         if (!json_is_object(tool))
-            TRY(FAIL(TANE_EFORMAT, "%s[%zu] is %s, but must be an object: {\"type\": \"function\", \"function\": {...}}",
-                     field->key, i, json_kind(tool)));
+            TRY(FAIL(TANE_EFORMAT,
+                     "%s[%zu] is %s, but must be an object: {\"type\": \"function\", \"function\": {...}}", field->key,
+                     i, json_kind(tool)));
     }
     return TANE_OK;
 out:
@@ -202,13 +218,7 @@ bool row_messages_have_system(const json_t *messages) {
     return first && (row_message_is(first, "system") || row_message_is(first, "developer"));
 }
 
-Status row_message_weight(const json_t *messages, size_t i, bool *trained) {
-    const json_t *weight = json_object_get(json_array_get(messages, i), "weight");
-    *trained = true;
-    if (!weight || json_is_null(weight)) return TANE_OK;
-    double value = json_is_boolean(weight) ? json_is_true(weight) : json_is_number(weight) ? json_number_value(weight) : -1;
-    if (value != 0 && value != 1)
-        return FAIL(TANE_EFORMAT, "messages[%zu]: \"weight\" must be 0 (not trained on) or 1, as OpenAI has it", i);
-    *trained = value == 1;
-    return TANE_OK;
+bool row_message_counts(const json_t *message) {
+    const json_t *weight = json_object_get(message, "weight");
+    return !json_is_false(weight) && !(json_is_number(weight) && json_number_value(weight) == 0);
 }

@@ -10,7 +10,8 @@
 
 enum { ROW_MAX_VALUES = 100000 }; /* of one row's messages or tools: about 25 MiB as a tree */
 
-/* A list of messages, each with a role; all else in them is the template's affair. *out: json_decref. */
+/* A list of messages, each with a role and, if any, a "weight" of 0 or 1; all else in them is the template's affair.
+ * *out: json_decref. */
 Status row_messages_read(const JsonlField *field, json_t **out);
 /* The same of [{"from": "human", "value": "..."}, ...]. */
 Status row_sharegpt_read(const JsonlField *field, json_t **out);
@@ -22,7 +23,7 @@ Status row_messages_insert(json_t *messages, size_t at, const char *role, const 
 /* Does a message to the model itself come first ("system", "developer")? */
 bool row_messages_have_system(const json_t *messages);
 bool row_message_is(const json_t *message, const char *role);
-/* "weight": 0 takes an assistant's message out of what is trained on. */
-Status row_message_weight(const json_t *messages, size_t i, bool *trained);
+/* False with "weight": 0. */
+bool row_message_counts(const json_t *message);
 
 #endif

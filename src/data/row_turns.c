@@ -20,12 +20,11 @@ void turns_free(Turns *t) {
 
 static Status render(ChatText *out, const TurnsInput *in, const json_t *messages, bool generation_prompt) {
     out->text.len = out->marks.len = 0;
-    return chat_template_render(in->chat,
-                                &(ChatInput){.messages = messages,
-                                             .tools = in->tools,
-                                             .add_generation_prompt = generation_prompt,
-                                             .now = in->now},
-                                out);
+    return chat_template_render(
+        in->chat,
+        &(ChatInput){
+            .messages = messages, .tools = in->tools, .add_generation_prompt = generation_prompt, .now = in->now},
+        out);
 }
 
 static Status add_span(Turns *t, size_t from, size_t to) {
@@ -41,6 +40,14 @@ static Status add_span(Turns *t, size_t from, size_t to) {
 static bool is_assistant(const TurnsInput *in, size_t i) {
     return row_message_is(json_array_get(in->messages, i), "assistant");
 }
+
+/* Of the assistant's messages: is this one to be trained on? */
+static bool is_wanted(const TurnsInput *in, size_t i) {
+    return i >= in->first && row_message_counts(json_array_get(in->messages, i));
+}
+
+/* As the row counts its messages. */
+static size_t row_index(const TurnsInput *in, size_t i) { return i < in->added ? 0 : i - in->added; }
 
 /* ---- {% generation %} blocks ---- */
 
@@ -58,22 +65,22 @@ static Status find_blocks(Turns *t) {
 /* Keeps the blocks of the messages that are trained on, when those are not all of them. */
 static Status choose_blocks(Turns *t, const TurnsInput *in) {
     size_t n = json_array_size(in->messages), assistants = 0, kept = 0;
-    bool all = true, trained;
+    bool all = true;
     for (size_t i = 0; i < n; i++) {
         if (!is_assistant(in, i)) continue;
-        TRY_RETURN(row_message_weight(in->messages, i, &trained));
-        all = all && trained && i >= in->first;
+        all = all && is_wanted(in, i);
         assistants++;
     }
     if (all) return TANE_OK;
     if (t->n_spans != assistants)
-        return FAIL(TANE_EFORMAT, "only some of the assistant's messages are to be trained on, but the chat template made "
+        return FAIL(TANE_EFORMAT,
+                    "only some of the assistant's messages are to be trained on, but the chat template made "
                     "%zu {%% generation %%} blocks of %zu such messages, so which block is whose cannot be told; set "
-                    "loss to assistant and leave out \"weight\", or use another template", t->n_spans, assistants);
+                    "loss to assistant and leave out \"weight\", or use another template",
+                    t->n_spans, assistants);
     for (size_t i = 0, block = 0; i < n; i++) {
         if (!is_assistant(in, i)) continue;
-        TRY_RETURN(row_message_weight(in->messages, i, &trained));
-        if (trained && i >= in->first) t->spans[kept++] = t->spans[block];
+        if (is_wanted(in, i)) t->spans[kept++] = t->spans[block];
         block++;
     }
     t->n_spans = kept;
@@ -85,8 +92,8 @@ static Status choose_blocks(Turns *t, const TurnsInput *in) {
 typedef struct Search {
     Turns *turns;
     const TurnsInput *in;
-    json_t *prefix;   /* the first messages */
-    const char *eos;  /* text of EOS, "" for none */
+    json_t *prefix;  /* the first messages */
+    const char *eos; /* text of EOS, "" for none */
 } Search;
 
 static Status render_prefix(Search *s, size_t n, bool generation_prompt) {
@@ -96,7 +103,8 @@ static Status render_prefix(Search *s, size_t n, bool generation_prompt) {
     Status st = render(&s->turns->part, s->in, s->prefix, generation_prompt);
     if (st != TANE_OK)
         err_context("without the messages from messages[%zu] on, which is how the assistant's turns are found in a "
-                           "template that has no {%% generation %%} blocks", n);
+                    "template that has no {%% generation %%} blocks",
+                    row_index(s->in, n));
     return st;
 }
 
@@ -114,15 +122,18 @@ static void drop_eos(ChatText *part, const char *eos) {
 
 static Status find_begin(Search *s, size_t i, size_t *from) {
     if (i == 0)
-        return FAIL(TANE_EFORMAT, "the conversation begins with the assistant's message, and where that begins in the text "
+        return FAIL(TANE_EFORMAT,
+                    "the conversation begins with the assistant's message, and where that begins in the text "
                     "cannot be told; put a user's message in front, set its \"weight\" to 0, or use a template with "
                     "{%% generation %%} blocks");
     TRY_RETURN(render_prefix(s, i, true));
     *from = s->turns->part.text.len;
     if (begins_with(&s->turns->whole.text, &s->turns->part.text)) return TANE_OK;
-    return FAIL(TANE_EFORMAT, "the chat template does not begin messages[%zu] with its own generation prompt (or writes what "
+    return FAIL(TANE_EFORMAT,
+                "the chat template does not begin messages[%zu] with its own generation prompt (or writes what "
                 "stands before it in another way by then), so where the assistant's words begin cannot be told; use a "
-                "template with {%% generation %%} blocks, or set loss to %sall", i,
+                "template with {%% generation %%} blocks, or set loss to %sall",
+                row_index(s->in, i),
                 i + 1 < json_array_size(s->in->messages) ? "completion (the last answer) or to " : "");
 }
 
@@ -134,9 +145,11 @@ static Status find_end(Search *s, size_t i, size_t *to) {
     if (!begins_with(&s->turns->whole.text, &part->text)) drop_eos(part, s->eos);
     *to = part->text.len;
     if (begins_with(&s->turns->whole.text, &part->text)) return TANE_OK;
-    return FAIL(TANE_EFORMAT, "the chat template writes messages[%zu] in another way once more messages follow (as those do "
+    return FAIL(TANE_EFORMAT,
+                "the chat template writes messages[%zu] in another way once more messages follow (as those do "
                 "that drop earlier thoughts), so what the assistant says there cannot be told; use a template with {%% "
-                "generation %%} blocks, or set loss to completion (the last answer) or to all", i);
+                "generation %%} blocks, or set loss to completion (the last answer) or to all",
+                row_index(s->in, i));
 }
 
 static Status find_turn(Search *s, size_t i) {
@@ -144,34 +157,36 @@ static Status find_turn(Search *s, size_t i) {
     TRY_RETURN(find_begin(s, i, &from));
     TRY_RETURN(find_end(s, i, &to));
     if (from < to) return add_span(s->turns, from, to);
-    return FAIL(TANE_EFORMAT, "the chat template writes nothing for messages[%zu], the assistant's; fill it, remove it, or set "
-                "its \"weight\" to 0", i);
+    return FAIL(TANE_EFORMAT,
+                "the chat template writes nothing for messages[%zu], the assistant's; fill it, remove it, or set "
+                "its \"weight\" to 0",
+                row_index(s->in, i));
 }
 
 /* An error when it would take too long. */
 static Status check_work(const Turns *t, const TurnsInput *in) {
     const size_t n = json_array_size(in->messages), cost = t->whole.text.len + MESSAGE_COST * n;
     size_t turns = 0;
-    for (size_t i = in->first; i < n; i++) turns += is_assistant(in, i);
+    for (size_t i = 0; i < n; i++) turns += is_assistant(in, i) && is_wanted(in, i);
     if (turns == 0 || cost <= MAX_RENDERED / turns) return TANE_OK;
-    return FAIL(TANE_EFORMAT, "the conversation is too long to look for the assistant's turns in it (%zu messages, %zu bytes); "
-                "use a template with {%% generation %%} blocks, set loss to completion (the last answer) or to all, or split "
-                "it", n, t->whole.text.len);
+    return FAIL(
+        TANE_EFORMAT,
+        "the conversation is too long to look for the assistant's turns in it (%zu messages, %zu bytes); "
+        "use a template with {%% generation %%} blocks, set loss to completion (the last answer) or to all, or split "
+        "it",
+        n, t->whole.text.len);
 }
 
 static Status find_turns(Turns *t, const TurnsInput *in) {
     Status st = TANE_OK;
     TokenPiece eos = {.text = ""};
-    bool trained;
     TRY_RETURN(check_work(t, in));
-    if (tokenizer_eos(in->tokenizer) >= 0) TRY_RETURN(tokenizer_piece(in->tokenizer, tokenizer_eos(in->tokenizer), &eos));
+    if (tokenizer_eos(in->tokenizer) >= 0)
+        TRY_RETURN(tokenizer_piece(in->tokenizer, tokenizer_eos(in->tokenizer), &eos));
     Search s = {.turns = t, .in = in, .prefix = json_array(), .eos = eos.text};
     if (!s.prefix) return FAIL(TANE_ENOMEM, "out of memory for a conversation");
-    for (size_t i = in->first; i < json_array_size(in->messages); i++) {
-        if (!is_assistant(in, i)) continue;
-        TRY(row_message_weight(in->messages, i, &trained));
-        if (trained) TRY(find_turn(&s, i));
-    }
+    for (size_t i = 0; i < json_array_size(in->messages); i++)
+        if (is_assistant(in, i) && is_wanted(in, i)) TRY(find_turn(&s, i));
 out:
     json_decref(s.prefix);
     return st;
@@ -203,7 +218,8 @@ static void mark_span(Turns *t, const TurnSpan *span, const Tokenizer *tokenizer
     size_t first, end;
     while (*at < t->tokens.n && t->tokens.ends[*at] <= span->from && token_begin(t, *at) < span->from) ++*at;
     first = *at;
-    if (first < t->tokens.n && token_begin(t, first) < span->from && chat_token_special(tokenizer, t->tokens.ids[first]))
+    if (first < t->tokens.n && token_begin(t, first) < span->from &&
+        chat_token_special(tokenizer, t->tokens.ids[first]))
         first++;
     for (end = first; end < t->tokens.n && token_begin(t, end) < span->to;) end++;
     *at = end;
@@ -218,10 +234,7 @@ static void mark_span(Turns *t, const TurnSpan *span, const Tokenizer *tokenizer
 /* Behind the assistant's last message. */
 static Status end_with_eos(Turns *t, const TurnsInput *in) {
     size_t last = json_array_size(in->messages) - 1, i = t->tokens.n;
-    bool trained;
-    if (!in->add_eos || !is_assistant(in, last)) return TANE_OK;
-    TRY_RETURN(row_message_weight(in->messages, last, &trained));
-    if (!in->all && (!trained || last < in->first)) return TANE_OK;
+    if (!in->add_eos || !is_assistant(in, last) || !(in->all || is_wanted(in, last))) return TANE_OK;
     while (i && is_blank(t, i - 1) && !chat_token_special(in->tokenizer, t->tokens.ids[i - 1])) i--;
     if (i && chat_token_special(in->tokenizer, t->tokens.ids[i - 1])) return TANE_OK;
     t->mask[t->tokens.n] = 1; /* start_mask left room for it */
@@ -235,12 +248,15 @@ static Status nothing_trained(const TurnsInput *in, bool blocks) {
     size_t n = json_array_size(in->messages), assistants = 0;
     for (size_t i = 0; i < n; i++) assistants += is_assistant(in, i);
     if (!assistants)
-        return FAIL(TANE_EFORMAT, "the conversation has no message of the assistant's, so there is nothing to learn; add one "
+        return FAIL(TANE_EFORMAT,
+                    "the conversation has no message of the assistant's, so there is nothing to learn; add one "
                     "({\"role\": \"assistant\", ...}), remove the row, or set loss to all");
     if (blocks)
-        return FAIL(TANE_EFORMAT, "the chat template's {%% generation %%} blocks mark nothing of this conversation, so there "
+        return FAIL(TANE_EFORMAT,
+                    "the chat template's {%% generation %%} blocks mark nothing of this conversation, so there "
                     "is nothing to learn; mend the template, or set loss to all");
-    return FAIL(TANE_EFORMAT, "each of the assistant's messages that would be trained on has \"weight\": 0, so there is nothing "
+    return FAIL(TANE_EFORMAT,
+                "each of the assistant's messages that would be trained on has \"weight\": 0, so there is nothing "
                 "to learn; give one of them the weight 1 or remove the row");
 }
 

@@ -1,4 +1,5 @@
-/* A rendered conversation as tokens: what chatting and training share, so that a model is trained on the tokens it meets.
+/* A rendered conversation as tokens: what chatting and training share, so that a model is trained on the tokens it
+ * meets.
  *
  * Special tokens count where the template wrote them; one that a message spells out stays text. BOS and EOS are the
  * template's affair: nothing is added, so there is never a second BOS.

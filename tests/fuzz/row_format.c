@@ -1,6 +1,6 @@
-/* Rows: the first byte chooses options, the second one of two chat templates, the rest is a row. Whatever it is, an encoded row
- * has ids in range, its first token is not trained on and some other one is; the same comes out again; and an error
- * appends nothing. */
+/* Rows: the first byte chooses options, the second one of two chat templates, the rest is a row. Whatever it is, an
+ * encoded row has ids in range, its first token is not trained on and some other one is; the same comes out again; and
+ * an error appends nothing. */
 #include <assert.h>
 #include <string.h>
 
@@ -8,14 +8,17 @@
 #include "fuzz.h"
 #include "text/tokenizer_spec.h"
 
-static const char tokenizer_json[] =
-    "{\"added_tokens\": [{\"id\": 1, \"content\": \"<s>\", \"special\": true}, {\"id\": 2, \"content\": \"</s>\", \"special\": true}, "
-    "{\"id\": 3, \"content\": \"<|end|>\", \"special\": true, \"rstrip\": true}], \"pre_tokenizer\": {\"type\": \"Whitespace\"}, "
-    "\"model\": {\"type\": \"WordLevel\", \"unk_token\": \"?\", \"vocab\": {\"?\": 0, \"<s>\": 1, \"</s>\": 2, \"<|end|>\": 3, \"a\": 4}}}";
+static const char tokenizer_json[] = "{\"added_tokens\": [{\"id\": 1, \"content\": \"<s>\", \"special\": true}, "
+                                     "{\"id\": 2, \"content\": \"</s>\", \"special\": true}, "
+                                     "{\"id\": 3, \"content\": \"<|end|>\", \"special\": true, \"rstrip\": true}], "
+                                     "\"pre_tokenizer\": {\"type\": \"Whitespace\"}, "
+                                     "\"model\": {\"type\": \"WordLevel\", \"unk_token\": \"?\", \"vocab\": {\"?\": 0, "
+                                     "\"<s>\": 1, \"</s>\": 2, \"<|end|>\": 3, \"a\": 4}}}";
 static const char *const templates[] = {
     "{% for m in messages %}{{ '<s>' + m.role + ': ' + m.content|string + '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<s>assistant: ' }}{% else %}{{ eos_token }}{% endif %}",
-    "{% for m in messages %}{{ m.role }}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+    "{% for m in messages %}{{ m.role }}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration "
+    "%}"
     "{% else %}{{ m.content }}{{ tools }}{% endif %}{% endfor %}"};
 
 static void encode(const RowFormat *f, const Row *row) {
@@ -43,7 +46,8 @@ static void encode(const RowFormat *f, const Row *row) {
 }
 
 void fuzz_row_format(const uint8_t *data, size_t n) {
-    static const char *const formats[] = {"auto", "text", "prompt", "messages", "sharegpt", "alpaca", "question", "auto"};
+    static const char *const formats[] = {"auto",     "text",   "prompt",   "messages",
+                                          "sharegpt", "alpaca", "question", "auto"};
     Tokenizer *tok = NULL;
     TokenizerSpec spec = {0};
     ChatTemplate *chat = NULL;
@@ -60,7 +64,9 @@ void fuzz_row_format(const uint8_t *data, size_t n) {
                           .chat = chat,
                           .format = formats[data[0] >> 5],
                           .chat_prompts = data[0] & 1,
-                          .loss = data[0] & 2 ? LOSS_ALL : data[0] & 4 ? LOSS_ASSISTANT : LOSS_COMPLETION,
+                          .loss = data[0] & 2   ? LOSS_ALL
+                                  : data[0] & 4 ? LOSS_ASSISTANT
+                                                : LOSS_COMPLETION,
                           .add_bos = data[0] & 8,
                           .add_eos = data[0] & 16,
                           .system = data[1] & 2 ? "a" : NULL,

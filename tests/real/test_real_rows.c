@@ -1,10 +1,10 @@
-/* Conversations through chat templates that models really have: the tokens and what of them is trained on, or why it cannot
- * be told, against transformers and tokenizers.
+/* Conversations through chat templates that models really have: the tokens and what of them is trained on, or why it
+ * cannot be told, against transformers and tokenizers.
  *
  *     TANE_REAL   folder with templates/NAME.jinja (tools/real/fetch_templates.sh); without them the test is skipped
  *
- * The golden values are sums (tests/golden/row_format/real.json, made by tools/golden/row_format.py): the templates belong
- * to others. A template whose own sum is another is not the one that was looked at, and counts as missing.
+ * The golden values are sums (tests/golden/row_format/real.json, made by tools/golden/row_format.py): the templates
+ * belong to others. A template whose own sum is another is not the one that was looked at, and counts as missing.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,8 +28,8 @@ static void sum_of(const RowTokens *out, char sum[17]) {
     str_free(&s);
 }
 
-static void compare(Tally *tally, const Tokenizer *tok, const char *name, const char *title, const char *want, Status st,
-                    const RowTokens *out) {
+static void compare(Tally *tally, const Tokenizer *tok, const char *name, const char *title, const char *want,
+                    Status st, const RowTokens *out) {
     char sum[17];
     if (strlen(want) == 16) {
         tally->masks++;
@@ -45,8 +45,8 @@ static void compare(Tally *tally, const Tokenizer *tok, const char *name, const 
     tally->wrong++;
 }
 
-static void compare_all(Tally *tally, const char *name, const char *source, size_t n, const json_t *cases, const Tokenizer *tok,
-                        const json_t *results) {
+static void compare_all(Tally *tally, const char *name, const char *source, size_t n, const json_t *cases,
+                        const Tokenizer *tok, const json_t *results) {
     ChatTemplate *t;
     RowScratch *scratch;
     assert_ok(row_scratch_new(&scratch));
@@ -63,8 +63,8 @@ static void compare_all(Tally *tally, const char *name, const char *source, size
         Row row = row_of(text);
         assert_ok(row_format_new(&f, &o));
         Status st = row_encode(f, &row, true, scratch, &out);
-        compare(tally, tok, name, json_string_value(json_object_get(c, "name")), json_string_value(json_array_get(results, i)),
-                st, &out);
+        compare(tally, tok, name, json_string_value(json_object_get(c, "name")),
+                json_string_value(json_array_get(results, i)), st, &out);
         row_tokens_free(&out);
         row_format_free(f);
         mem_free(text);
@@ -92,8 +92,8 @@ static void test_real_rows(void **state) {
         tally.templates++;
         compare_all(&tally, name, source, n, json_object_get(chats, "cases"), tok, json_object_get(entry, "results"));
     }
-    print_message("%d chat templates (%d are not there): %d conversations with masks, %d refused; %d differ\n", tally.templates,
-                  tally.missing, tally.masks, tally.refused, tally.wrong);
+    print_message("%d chat templates (%d are not there): %d conversations with masks, %d refused; %d differ\n",
+                  tally.templates, tally.missing, tally.masks, tally.refused, tally.wrong);
     tokenizer_free(tok);
     json_decref(chats);
     json_decref(golden);

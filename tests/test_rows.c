@@ -297,7 +297,7 @@ static void bad_arrays_are_named(void **state) {
         {"[{\"a\":\n[1}]", "x.json:2: element 1: this '}' closes a bracket that was opened by '['"},
         {"[{]]", "x.json:1: element 1: this ']' closes a bracket that was opened by '{'"},
         {"{\n\"data\": [{}]\n}\n", "x.json:1: the object that begins here goes over several lines; a .json file must"},
-        {"{\"a\":\n", "x.json:1: the object that begins here goes over several lines"},
+        {"\n\n {\"a\":\n", "x.json:3: the object that begins here goes over several lines"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_refused(put("x.json", bad[i].text), bad[i].says);

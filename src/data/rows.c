@@ -95,12 +95,14 @@ static Status kind_of_text(const TextSpan *span, RowsKind *kind) {
 static Status kind_of_json(const TextSpan *span, RowsKind *kind) {
     size_t at = first_of(span->text, span->n, span->at);
     *kind = at < span->n && span->text[at] == '[' ? ROWS_ARRAY : ROWS_JSONL;
-    if (*kind == ROWS_ARRAY || !object_over_lines(span->text + at, span->n - at)) return TANE_OK;
+    size_t rest = span->n - at;
+    if (*kind == ROWS_ARRAY || !object_over_lines(span->text + at, rest < JSONL_MAX_LINE ? rest : JSONL_MAX_LINE))
+        return TANE_OK;
     return FAIL(TANE_EFORMAT,
-                "%s:1: the object that begins here goes over several lines; a .json file must be an array "
+                "%s:%lld: the object that begins here goes over several lines; a .json file must be an array "
                 "of objects, [{...}, {...}], or have one object a line (if the rows are a list inside of this object, "
                 "take the list out: jq '.NAME' FILE)",
-                span->path);
+                span->path, (long long)text_count_lines(span->text, at) + 1);
 }
 
 /* ---- text that is unpacked ---- */
@@ -185,7 +187,8 @@ static Status parquet_chunk(RowReader *r, Row *rows, size_t cap, size_t *n) {
 
 /* A separator with line ends must be found in files of Windows, too: their first line end says which those are. */
 static Status set_separator(RowReader *r, const char *separator) {
-    const char *newline = r->span.n ? memchr(r->span.text, '\n', r->span.n) : NULL;
+    size_t n = r->span.n < CHUNK_BYTES ? r->span.n : CHUNK_BYTES; /* the same, compressed or not */
+    const char *newline = n ? memchr(r->span.text, '\n', n) : NULL;
     bool crlf = newline && newline > r->span.text && newline[-1] == '\r' && !strchr(separator, '\r');
     if (strlen(separator) > MAX_SEPARATOR / 2)
         return FAIL(TANE_EINVAL, "the separator of documents is %zu bytes long; it may have %d", strlen(separator),

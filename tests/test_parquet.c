@@ -198,6 +198,7 @@ static void files_by_hand_are_read(void **state) {
         {"whole_bits", "{\"n\": 5}\n{\"n\": null}\n{\"n\": 6}\n"},
         {"whole_delta", "{\"n\": 1}\n{\"n\": 2}\n{\"n\": 4}\n"},
         {"whole_dictionary", "{\"text\": \"yes\"}\n{\"text\": \"no\"}\n{\"text\": \"no\"}\n"},
+        {"whole_nulls", "{\"n\": null}\n{\"n\": null}\n{\"n\": null}\n"},
         {"whole_old_types", "{\"at\": \"1969-12-31T23:59:59.999Z\", \"n\": 4294967295, \"s\": \"abc\"}\n"},
         {"whole_reps_v2", "{\"list\": [7, null, 8]}\n{\"list\": []}\n"},
         {"whole_set", "{\"set\": [\"a\", \"b\"]}\n{\"set\": null}\n"},

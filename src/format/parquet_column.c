@@ -42,7 +42,7 @@ static Status charge(PqColumn *c, size_t bytes) {
 
 /* What is in it is lost when it grows. */
 static Status reserve(PqColumn *c, PqBuffer *b, size_t bytes) {
-    if (bytes <= b->cap) return TANE_OK;
+    if (b->bytes && bytes <= b->cap) return TANE_OK;
     size_t cap = bytes + bytes / 8;
     mem_free(b->bytes);
     b->bytes = NULL;

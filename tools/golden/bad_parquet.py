@@ -477,6 +477,10 @@ def whole():
     write("whole_shapes", shapes())
     # The old BIT_PACKED levels run from the highest bit; pyarrow 26 reads them from the lowest, against the format's text.
     write("whole_bits", one(MAYBE, b"\xa0" + ints(5, 6), level_encoding=BIT_PACKED))
+    empty = gzip.compress(b"", mtime=0)
+    defs = runs([0, 0, 0], 1)
+    write("whole_nulls", pages(MAYBE, 3, dictionary(0, empty, raw=0), page(8, {1: 3, 2: 3, 3: 3, 4: RLE_DICT, 5: len(defs), 6: 0},
+          defs + empty, raw=len(defs)), codec=GZIP))
     nothing = [group("set", 1, converted=MAP), group("map", 1, REPEATED), leaf("key", BYTES, converted=UTF8)]
     write("whole_set", build(nothing, [Chunk(BYTES, ["set", "map", "key"], 3, data(3, levels([0, 1, 0], 1) +
           levels([2, 2, 0], 2) + texts("a", "b")))], rows=2))

@@ -70,7 +70,9 @@ static Status map_tane(TokenShard *s, const char *path) {
 /* A file without documents is one. */
 static Status one_document(TokenShard *s, const char *path, size_t head) {
     size_t size = s->wide ? 4 : 2, bytes = s->map.size - head;
-    if (bytes % size || bytes == 0)
+    if (bytes == 0)
+        return FAIL(TANE_EFORMAT, "%s: %s: it holds no tokens", path, head ? "nothing follows the head" : "the file is empty");
+    if (bytes % size)
         return FAIL(TANE_EFORMAT, "%s: %zu bytes are no whole number of tokens of %zu bytes; is it a file of tokens?", path,
                     bytes, size);
     uint64_t *numbers;
@@ -84,6 +86,12 @@ static Status one_document(TokenShard *s, const char *path, size_t head) {
     s->bounds = numbers;
     s->lines = numbers + 2;
     return TANE_OK;
+}
+
+static bool llmc_magic(const FileMap *map) {
+    int32_t magic = 0;
+    if (map->size >= sizeof magic) memcpy(&magic, map->data, sizeof magic);
+    return magic == LLMC_MAGIC_16 || magic == LLMC_MAGIC_32;
 }
 
 static bool llmc_head(const FileMap *map, int32_t head[3]) {
@@ -118,10 +126,9 @@ Status shard_map(TokenShard *out, const char *path, ShardFormat format) {
 
 Status shard_detect(const char *path, ShardFormat *format) {
     FileMap map;
-    int32_t head[3];
     TRY_RETURN(file_map(path, &map));
     *format = map.size >= sizeof MAGIC && memcmp(map.data, MAGIC, sizeof MAGIC) == 0 ? SHARD_TANE
-              : llmc_head(&map, head)                                               ? SHARD_LLMC
+              : llmc_magic(&map)                                                    ? SHARD_LLMC
                                                                                     : SHARD_NANOGPT;
     file_unmap(&map);
     return TANE_OK;

@@ -7,7 +7,9 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-enum { CHUNK_ROWS = 4096, PIECE = 64 << 10 };
+/* Documents of plain text are tokenized in pieces: small ones where that makes no difference, so that all threads have some;
+ * else large ones, because memory has an end, and a few tokens at the cuts may be others. */
+enum { CHUNK_ROWS = 4096, PIECE = 64 << 10, LARGE_PIECE = 16 << 20 };
 
 /* A thread's share of a chunk. */
 typedef struct Worker {
@@ -55,7 +57,7 @@ static void end(Tokenizing *t) {
 static Status begin(Tokenizing *t, const char *path) {
     const TokenizeOptions *o = t->options;
     RowsOptions rows = {.separator = o->text_separator,
-                        .piece = tokenizer_cuts_at_lines(o->format.tokenizer) ? PIECE : 0};
+                        .piece = tokenizer_cuts_at_lines(o->format.tokenizer) ? PIECE : LARGE_PIECE};
     t->n_workers = omp_get_max_threads();
     shard_builder_init(&t->builder, tokenizer_vocab_size(o->format.tokenizer));
     t->builder.open = o->in_document;

@@ -49,8 +49,8 @@ Status tokenizer_encode_input(const Tokenizer *tok, const EncodeInput *input, To
 Status tokenizer_encode(const Tokenizer *tok, const char *text, size_t n, TokenList *out);
 /* Many texts at once, on `threads` threads: lists[i] gets the ids of inputs[i]. */
 Status tokenizer_encode_many(const Tokenizer *tok, const EncodeInput *inputs, size_t n, int threads, TokenList *lists);
-/* Is a text's list of ids that of its pieces behind each other, when it is cut behind a newline and in front of a letter or
- * digit? Then long texts can be tokenized in parallel. */
+/* Is a text's list of ids that of its pieces behind each other, when it is cut behind a single newline and in front of a letter
+ * or digit? Then long texts can be tokenized in parallel. */
 bool tokenizer_cuts_at_lines(const Tokenizer *tok);
 /* The id of a token by its text as the vocabulary spells it, -1 when there is none. */
 int32_t tokenizer_find(const Tokenizer *tok, const char *text, size_t n);

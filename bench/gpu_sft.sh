@@ -29,10 +29,18 @@ ours() { # NAME OPTIONS...
     local name=$1
     shift
     rm -rf "$work/runs"
+    # Killed once it has been measured: the end of a run is saved always, and these are 17 GB.
     "$tane" train model="$work/model" tokenizer="$tokenizer" train_files="$data" layout=packing max_length=1024 \
-        truncation=drop per_device_train_batch_size=8 max_steps=60 logging_steps=10 learning_rate=1e-5 adam_beta2=0.95 \
+        truncation=drop per_device_train_batch_size=8 max_steps=100000 logging_steps=10 learning_rate=1e-5 adam_beta2=0.95 \
         weight_decay=0.01 save_strategy=no run_name="$name" output_dir="$work/runs/$name" db="$work/runs/db" "$@" \
-        > "$work/log" 2>&1 || { tail -5 "$work/log"; return; }
+        > "$work/log" 2>&1 &
+    local run=$! metrics="$work/runs/$name/metrics.jsonl"
+    until grep -q '"step": 60,' "$metrics" 2> /dev/null; do
+        kill -0 $run 2> /dev/null || { tail -5 "$work/log"; return; }
+        sleep 0.2
+    done
+    kill -9 $run
+    wait $run 2> /dev/null || true
     printf 'tane %s: ' "$name"
     grep -a -o 'memory [0-9.]* GiB' "$work/log" | head -1 | tr '\n' ' '
     "$python" - "$work/runs/$name/metrics.jsonl" <<'PY'

@@ -131,6 +131,14 @@ __attribute__((format(printf, 2, 3))) static Status put_format(PqLine *line, con
     return pq_put(line, text, (size_t)n);
 }
 
+static Status put_integer(PqLine *line, uint64_t magnitude, bool negative) {
+    char text[24], *p = text + sizeof text;
+    do *--p = (char)('0' + magnitude % 10);
+    while (magnitude /= 10);
+    if (negative) *--p = '-';
+    return pq_put(line, p, (size_t)(text + sizeof text - p));
+}
+
 /* printf's number as JSON has it: a point whatever the locale says, and one at all, so that it stays a float. */
 static Status put_printed(PqLine *line, const char *printed) {
     char text[48];
@@ -297,8 +305,8 @@ Status pq_put_value(PqLine *line, const PqLeaf *leaf, const uint8_t *bytes, size
     double d;
     switch (leaf->kind) {
     case PQ_KIND_BOOL: return bytes[0] ? pq_put(line, "true", 4) : pq_put(line, "false", 5);
-    case PQ_KIND_INT: return put_format(line, "%lld", (long long)x);
-    case PQ_KIND_UINT: return put_format(line, "%llu", (unsigned long long)load_unsigned(bytes, n));
+    case PQ_KIND_INT: return put_integer(line, x < 0 ? 0 - (uint64_t)x : (uint64_t)x, x < 0);
+    case PQ_KIND_UINT: return put_integer(line, load_unsigned(bytes, n), false);
     case PQ_KIND_FLOAT: return memcpy(&f, bytes, 4), put_float(line, f);
     case PQ_KIND_DOUBLE: return memcpy(&d, bytes, 8), put_double(line, d);
     case PQ_KIND_HALF: return put_float(line, f16_to_f32((uint16_t)load_unsigned(bytes, 2)));

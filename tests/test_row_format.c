@@ -550,6 +550,54 @@ static void families_are_as_golden(void **state) {
     json_object_foreach(templates, name, results) compare_template(name, results);
 }
 
+/* The letters of a text, in lower case. */
+static const char *letters_of(const char *text) {
+    static char out[256];
+    size_t n = 0;
+    for (; *text && n + 1 < sizeof out; text++)
+        if (strchr("abcdefghijklmnopqrstuvwxyz", *text | 0x20)) out[n++] = (char)(*text | 0x20);
+    out[n] = 0;
+    return out;
+}
+
+/* Normalizers, spaces that come from nowhere, tokens of other kinds: it is always the same words. */
+static void every_kind_of_tokenizer_masks_the_same_words(void **state) {
+    (void)state;
+    static const char *const names[] = {
+        "tokenizer_json/gpt2.json",   "tokenizer_json/roberta.json", "tokenizer_json/llama3.json",
+        "tokenizer_json/tekken.json", "tokenizer_json/qwen2.json",   "tokenizer_json/deepseek.json",
+        "tokenizer_json/llama2.json", "tokenizer_json/mistral.json", "tokenizer_json/phi3.json",
+        "tokenizer_json/gemma.json",  "tokenizer_json/t5.json",      "tokenizer_json/albert.json",
+        "tokenizer_json/bert.json",   "tokenizer/bytes.model",       "tokenizer/rules_bpe.model",
+        "tokenizer/rules.model",      "tokenizer/user.model"};
+    RowFormatOptions o = usual();
+    o.loss = LOSS_ASSISTANT;
+    o.add_eos = false;
+    ChatTemplate *t = template_of(
+        "{%- for m in messages -%}{{- '# ' ~ m.role ~ ' ' ~ m.content ~ '\n' -}}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '# assistant' -}}{%- endif -%}");
+    o.chat = t;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        static const char row[] = MESSAGES(
+            USER("the first") ", " ANSWER("it is so") ", " USER("then") ", " ANSWER("not now"));
+        char path[128];
+        Tokenizer *other;
+        RowTokens out = {0};
+        Str trained = {0};
+        snprintf(path, sizeof path, "golden/%s", names[i]);
+        assert_ok(tokenizer_load(&other, test_data(path)));
+        o.tokenizer = other;
+        if (encode(o, row_of(row), &out) != TANE_OK) fail_msg("%s: %s", names[i], err_message());
+        for (size_t at = 0; at < out.list.n; at++)
+            if (out.mask[at]) assert_ok(tokenizer_decode(other, &out.list.ids[at], 1, &trained));
+        if (strcmp(letters_of(trained.text), "itissonotnow")) fail_msg("%s: %s", names[i], trained.text);
+        str_free(&trained);
+        row_tokens_free(&out);
+        tokenizer_free(other);
+    }
+    chat_template_free(t);
+}
+
 /* ---- question sets ---- */
 
 static void check_prompt(RowFormatOptions o, const char *text, const char *prompt, const char *answer, int line) {
@@ -888,6 +936,7 @@ int main(void) {
         TEST(assistant_mask_all_zero_is_an_error),
         TEST(templates_that_rewrite_turns_are_errors),
         TEST(families_are_as_golden),
+        TEST(every_kind_of_tokenizer_masks_the_same_words),
         TEST(prompts_are_those_of_training),
         TEST(rows_without_an_answer_are_no_question_set),
         TEST(columns_map_keys),

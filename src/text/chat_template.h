@@ -23,7 +23,7 @@ bool chat_template_marks_generation(const ChatTemplate *t);
 
 /* Marks of a byte of the rendered text. */
 enum {
-    CHAT_LITERAL = 1,   /* came from the conversation, the tools or the caller's variables, not from the template */
+    CHAT_LITERAL = 1,   /* from the conversation (but not a usual role), the tools or the variables, not the template */
     CHAT_GENERATION = 2 /* inside {% generation %} */
 };
 

@@ -162,6 +162,30 @@ static void pieces_without_tokens_begin_nothing(void **state) {
     shard_builder_free(&b);
 }
 
+/* In a window a document's first token follows another document. It is trained on when the one behind it is, whatever else
+ * is in the shard: without a mask all are. */
+static void first_tokens_of_documents_have_a_bit(void **state) {
+    (void)state;
+    int32_t ids[] = {1, 2, 3};
+    uint8_t text[] = {0, 1, 1}, prompt[] = {0, 0, 1}, rest[] = {0, 1, 0};
+    ShardBuilder b;
+    TokenShard s;
+    shard_builder_init(&b, 10);
+    assert_ok(shard_builder_add(&b, ids, text, 3, 1, false));
+    assert_ok(shard_builder_add(&b, ids, prompt, 3, 2, false));
+    assert_ok(shard_builder_add(&b, ids, text, 3, 3, true));
+    assert_ok(shard_builder_add(&b, ids, rest, 3, 4, true)); /* the first of a piece is what the piece says */
+    assert_ok(shard_builder_take(&b, &s));
+    assert_int_equal(*s.mask, 7 | 4 << 3 | 7 << 6 | 2 << 9);
+    shard_release(&s);
+    assert_ok(shard_builder_add(&b, ids, rest, 3, 5, false)); /* also at the beginning of a shard */
+    assert_ok(shard_builder_add(&b, ids, text, 3, 6, false));
+    assert_ok(shard_builder_take(&b, &s));
+    assert_int_equal(*s.mask, 2 | 7 << 3);
+    shard_release(&s);
+    shard_builder_free(&b);
+}
+
 /* ---- damaged files of tane ---- */
 
 /* Three documents of 5, 1 and 70 tokens; with a mask. */
@@ -440,6 +464,7 @@ int main(void) {
         TEST(what_is_built_is_what_was_added),
         TEST(documents_go_on_across_pieces_and_shards),
         TEST(pieces_without_tokens_begin_nothing),
+        TEST(first_tokens_of_documents_have_a_bit),
         TEST(damaged_files_are_named),
         TEST(files_of_llmc_are_read),
         TEST(damaged_files_of_llmc_are_named),

@@ -35,7 +35,9 @@ typedef struct Stretch {
 } Stretch;
 
 static bool trained(const Stretch *s, int64_t t) {
-    return row_trained(&s->row, t) || (t == 0 && s->first_trains && !s->row.shard->mask);
+    const TokenShard *shard = s->row.shard;
+    if (t > 0 || !s->first_trains) return row_trained(&s->row, t);
+    return !shard->mask || shard_trained(shard, s->row.begin, s->row.begin);
 }
 
 /* "data.jsonl:3  1 2 + 3 4 = [4] [6] [</s>]": pieces, the trained ones in brackets (and green on a terminal). */

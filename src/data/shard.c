@@ -165,7 +165,8 @@ Status shard_builder_add(ShardBuilder *b, const int32_t *ids, const uint8_t *mas
     TRY_RETURN(reserve(b, n));
     if (n) {
         if (b->tokens == 0) b->continues = b->open;
-        if (!b->open || b->tokens == 0) b->lines[b->documents++] = (uint64_t)line;
+        bool opens = !b->open; /* a document, not a shard inside one */
+        if (opens || b->tokens == 0) b->lines[b->documents++] = (uint64_t)line;
         size_t begin = b->bounds[b->documents - 1];
         for (size_t i = 0, at = b->tokens; i < n; i++, at++) {
             if (b->wide) ((uint32_t *)b->ids)[at] = (uint32_t)ids[i];
@@ -173,6 +174,7 @@ Status shard_builder_add(ShardBuilder *b, const int32_t *ids, const uint8_t *mas
             b->mask[at / 64] |= (uint64_t)(mask[i] != 0) << (at % 64);
             b->masked |= !mask[i] && at > begin;
         }
+        if (opens && n > 1 && mask[1]) b->mask[begin / 64] |= (uint64_t)1 << (begin % 64);
         b->tokens += n;
         b->bounds[b->documents] = b->tokens;
     }

@@ -3,7 +3,9 @@
  * A file of tane's own (ending .tok, all numbers little-endian): 64 bytes of head, then tokens (uint16, or uint32 for a
  * vocabulary above 65,536), bounds (documents + 1 uint64: document d is tokens [bounds[d], bounds[d + 1])), lines (uint64 a
  * document: where it stands in its source) and the loss mask (a bit a token, from bit 0 of 64-bit words), each beginning at
- * a multiple of 64. Without a mask every token is trained on but the first of a document, which nothing predicts.
+ * a multiple of 64. Without a mask every token is trained on but the first of a document, which nothing predicts. (In a
+ * window the document before predicts it; so its bit is that of the token behind it, and with a mask or without one the
+ * same tokens are trained on, whichever documents share a shard.)
  * Also read and written: the shards of llm.c and nanoGPT's train.bin, which hold tokens only.
  */
 #ifndef DATA_SHARD_H

@@ -1,48 +1,56 @@
-/* `tane eval`: how many questions of a file a model answers exactly, by kind of problem; the mistakes as new data. */
+/* `tane eval`: what a model gets right of a question set, or how well it predicts texts. */
 #include <inttypes.h>
-#include <limits.h>
 #include <math.h>
 #include <omp.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
-#include "base/json.h"
-#include "cli/cli.h"
-#include "cli/eval_before.h"
-#include "cli/table.h"
+#include "cli/eval_config.h"
 #include "device/cpuinfo.h"
-#include "eval/exact_match.h"
-#include "infer/open.h"
-#include "track/runs.h"
-
-typedef struct EvalConfig {
-    StringList data;
-    const char *extract, *compare, *tokenizer, *compute_dtype, *device, *db;
-    int64_t limit, batch_size, max_new_tokens, threads;
-    double at_least;
-    bool add_bos, json;
-} EvalConfig;
 
 #define ROW(field, type, fallback, choices, lo, hi, group, help)                                                       \
     {#field, OPTION_##type, offsetof(EvalConfig, field), fallback, choices, lo, hi, group, help}
+/* One that has its name and meaning from data/options.def. */
+#define DATA_ROW(field, type, fallback, choices, help)                                                                 \
+    {#field, OPTION_##type, offsetof(EvalConfig, rows.field), fallback, choices, 0, 0, "Rows", help}
 
 static const Option rows[] = {
-    ROW(data, LIST, NULL, NULL, 0, 0, "Questions", "JSONL files of {\"prompt\", \"completion\"} (required)"),
-    ROW(limit, INT, "0", NULL, 0, INFINITY, "Questions", "lines of each file, from its beginning; 0: all"),
-    ROW(add_bos, BOOL, "false", NULL, 0, 0, "Questions", "begin each prompt with BOS, as the model was trained"),
+    ROW(data, LIST, NULL, NULL, 0, 0, "Questions",
+        "files, patterns (\"data/*.jsonl\") or folders of questions or texts (required)"),
+    ROW(metric, CHOICE, "auto", "auto|exact_match|gsm8k|perplexity", 0, 0, "Questions",
+        "what to measure; auto: perplexity of texts, gsm8k where right answers end with \"#### NUMBER\", else exact_match"),
+    ROW(limit, INT, "0", NULL, 0, INFINITY, "Questions", "rows of each file, from its beginning; 0: all"),
     ROW(max_new_tokens, INT, "0", NULL, 0, INFINITY, "Questions",
-        "longest answer in tokens; 0: a little more than the longest completion"),
+        "longest answer in tokens; 0: a little more than the longest right one, for gsm8k at least 256"),
+    ROW(context, INT, "0", NULL, 0, INFINITY, "Questions",
+        "perplexity: tokens of a window; 0: the model's context, at most 4096"),
+    ROW(stride, INT, "0", NULL, 0, INFINITY, "Questions",
+        "perplexity: tokens from window to window, each scored once; 0: context, which is fastest; fewer give more context"),
+    DATA_ROW(format, CHOICE, "auto", "auto|text|prompt|alpaca|question", "what the rows are; auto: told by their keys"),
+    DATA_ROW(columns, STRING, NULL, NULL, "other names of the keys, e.g. prompt=query,completion=reply"),
+    DATA_ROW(text_separator, STRING, NULL, NULL,
+             "what ends a document in plain text files, e.g. \"\\n\\n\" or <|endoftext|>; without it a file is one document"),
+    DATA_ROW(chat_template, STRING, NULL, NULL, "file of a chat template (Jinja) in place of the model's own"),
+    DATA_ROW(system_prompt, STRING, NULL, NULL, "system message for conversations that have none"),
+    DATA_ROW(chat_prompts, BOOL, "false", NULL, "prompts and questions through the chat template, as what a user says"),
+    DATA_ROW(prompt_suffix, STRING, NULL, NULL, "text behind each prompt or question"),
+    DATA_ROW(prompt_separator, STRING, NULL, NULL,
+             "text between prompt and completion, e.g. \"\\n\"; part of the prompt"),
+    DATA_ROW(add_bos, BOOL, "false", NULL, "begin each prompt and text with BOS, as the model was trained"),
     ROW(extract, STRING, NULL, NULL, 0, 0, "Results",
-        "JSONL file for the wrong answers: {\"prompt\", \"completion\": the right one, \"model_said\"}"),
+        "JSONL file for the questions that were answered wrongly, each with what the model said as \"model_said\""),
     ROW(compare, STRING, NULL, NULL, 0, 0, "Results",
         "an earlier result of the same questions, made with --json: the table shows both"),
-    ROW(at_least, FLOAT, "0", NULL, 0, 1, "Results", "fail (exit code 1) when a smaller share than this is right"),
+    ROW(out, STRING, NULL, NULL, 0, 0, "Results",
+        "JSONL file that gets each answer, or window of text, as it is done; the same command goes on behind what is there"),
+    ROW(at_least, FLOAT, "0", NULL, 0, 1, "Results",
+        "fail (exit code 1) when a smaller share than this is right; of gsm8k strictly"),
     ROW(json, BOOL, "false", NULL, 0, 0, "Results", "print JSON instead of a table"),
     ROW(db, STRING, NULL, NULL, 0, 0, "Results",
-        "database of runs that gets the score; default: tane.db beside the folder of the model's run"),
-    ROW(batch_size, INT, "0", NULL, 0, 65536, "Machine", "questions asked at a time; 0: many"),
+        "database of runs that gets the scores; default: tane.db beside the folder of the model's run"),
+    ROW(run, STRING, NULL, NULL, 0, 0, "Results",
+        "run that gets the scores of a model that is no checkpoint of one; default of --db then: runs/tane.db"),
+    ROW(batch_size, INT, "0", NULL, 0, 65536, "Machine", "questions asked, or windows computed, at a time; 0: many"),
     ROW(device, STRING, "auto", NULL, 0, 0, "Machine", "auto, cpu or cuda:N"),
     ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16|fp16", 0, 0, "Machine",
         "type of matrix products; auto: bf16 where that is fast"),
@@ -50,8 +58,9 @@ static const Option rows[] = {
     ROW(threads, INT, "0", NULL, 0, 4096, "Machine", "threads to use; 0: all cores this process may use"),
 };
 #undef ROW
+#undef DATA_ROW
 
-static const OptionTable table = {"tane eval", rows, sizeof rows / sizeof *rows};
+const OptionTable eval_options = {"tane eval", rows, sizeof rows / sizeof *rows};
 
 /* ---- progress ---- */
 
@@ -61,7 +70,7 @@ static void on_signal(int signal) {
     interrupted = 1;
 }
 
-static bool show_progress(void *user, int64_t done, int64_t right, int64_t total) {
+static bool show_answers(void *user, int64_t done, int64_t right, int64_t total) {
     bool live = *(const bool *)user;
     if (live)
         fprintf(stderr, "\r%" PRId64 "/%" PRId64 "  %.2f%% right%s", done, total, 100.0 * (double)right / (double)done,
@@ -69,183 +78,141 @@ static bool show_progress(void *user, int64_t done, int64_t right, int64_t total
     return interrupted;
 }
 
-/* ---- results ---- */
-
-static double percent(int64_t right, int64_t total) { return total ? 100.0 * (double)right / (double)total : 0; }
-
-/* A kind of question, or all of them (kind NULL). */
-static Status print_row(Table *t, const MatchReport *r, const MatchCell *kind, const EvalBefore *before) {
-    MatchCell all = {.right = r->right, .total = r->total};
-    const MatchCell *c = kind ? kind : &all;
-    char digits[16] = "", op[] = {c->op, 0};
-    if (c->digits) snprintf(digits, sizeof digits, "%d", c->digits);
-    TRY_RETURN(table_cell(t, "%s", !kind ? "all" : c->op ? op : "other"));
-    TRY_RETURN(table_cell(t, "%s", digits));
-    TRY_RETURN(table_cell(t, "%" PRId64, c->right));
-    TRY_RETURN(table_cell(t, "%" PRId64, c->total));
-    if (before->json) {
-        int64_t right;
-        TRY_RETURN(eval_before_right(before, kind, &right));
-        TRY_RETURN(table_cell(t, "%.2f%%", percent(right, c->total)));
-    }
-    return table_cell(t, "%.2f%%", percent(c->right, c->total));
+static bool show_text(void *user, double share, int64_t tokens) {
+    bool live = *(const bool *)user;
+    if (live) fprintf(stderr, "\r%3.0f%%  %" PRId64 " tokens%s", 100 * share, tokens, share < 1 ? "" : "\r\033[K");
+    return interrupted;
 }
 
-static Status print_table(const EvalBefore *before, const MatchReport *r) {
-    Status st = TANE_OK;
-    Table t;
-    bool both = before->json != NULL;
-    const char *const heading[] = {"operator", "digits", "right", "total", both ? "before" : "percent", "after"};
-    if (both) TRY_RETURN(eval_before_check(before, r));
-    table_begin(&t, both ? "lrrrrr" : "lrrrr");
-    for (int i = 0; i < (both ? 6 : 5); i++) TRY(table_cell(&t, "%s", heading[i]));
-    for (size_t i = 0; i < r->n_cells; i++) TRY(print_row(&t, r, &r->cells[i], before));
-    TRY(print_row(&t, r, NULL, before));
-out:
-    table_end(&t, stdout, "");
+/* ---- the two kinds of jobs ---- */
+
+static Status finish_line(Status st, bool live) {
+    if (st != TANE_OK && live) fputc('\n', stderr);
     return st;
 }
 
-static Status print_json(const OpenModel *open, const EvalConfig *c, const MatchReport *r) {
+static Status ask_questions(const Evaluation *e, const EvalBefore *before, Results *results) {
+    const EvalConfig *c = e->config;
     Status st = TANE_OK;
-    Str text = {0};
-    json_t *data = json_array(), *cells = json_array();
-    for (size_t i = 0; data && i < c->data.n; i++) json_array_append_new(data, json_string(c->data.items[i]));
-    for (size_t i = 0; cells && i < r->n_cells; i++) {
-        const MatchCell *cell = &r->cells[i];
-        char op[] = {cell->op, 0};
-        json_array_append_new(cells, json_pack("{s:s, s:i, s:I, s:I}", "operator", cell->op ? op : "other", "digits",
-                                               cell->digits, "right", (json_int_t)cell->right, "total",
-                                               (json_int_t)cell->total));
-    }
-    json_t *root =
-        json_pack("{s:s, s:o, s:s, s:I, s:I, s:f, s:o, s:f, s:f, s:I}", "model", open->folder, "data", data,
-                  "compute_dtype", dtype_name(open->model->dtype), "right", (json_int_t)r->right, "total",
-                  (json_int_t)r->total, "exact_match", (double)r->right / (double)r->total, "cells", cells, "seconds",
-                  r->seconds, "problems_per_second", (double)r->total / r->seconds, "memory", (json_int_t)r->bytes);
-    if (!root) {
-        st = FAIL(TANE_ENOMEM, "out of memory while writing the result");
-        goto out;
-    }
-    TRY(json_write_str(&text, root));
-    printf("%s\n", text.text);
+    bool live = cli_is_terminal(stderr);
+    Questions *q = NULL;
+    MatchReport r = {0};
+    StopTokens stop = stop_tokens(&e->open);
+    QuestionOptions reading = {.format = &e->format, .limit = c->limit, .keep_rows = c->extract != NULL};
+    ExactMatchOptions options = {.gsm8k = e->metric == METRIC_GSM8K,
+                                 .slots = c->batch_size,
+                                 .max_new_tokens = c->max_new_tokens,
+                                 .stop = stop.ids,
+                                 .n_stop = stop.n,
+                                 .keep_wrong = c->extract != NULL,
+                                 .results = results,
+                                 .progress = show_answers,
+                                 .user = &live};
+    EvalScore scores[ANSWER_RULES];
+    size_t n = 0;
+    TRY(questions_open(&q, (const char *const *)e->files, e->n_files, &reading));
+    TRY(finish_line(exact_match(q, e->open.model, &options, &r), live));
+    TRY(eval_print_match(e, before, &r));
+    if (c->extract) TRY(eval_write_wrong(c->extract, &r));
+    for (AnswerRule rule = r.first; rule < r.end; rule++)
+        scores[n++] = (EvalScore){answer_rule_name(rule), (double)r.scores[rule] / (double)r.total};
+    TRY(eval_record(e, scores, n));
+    if ((double)r.right < c->at_least * (double)r.total)
+        st = FAIL(TANE_EINVAL, "%s: %.2f%% right, less than the %.2f%% that --at-least asks for", e->open.folder,
+                  100.0 * (double)r.right / (double)r.total, 100 * c->at_least);
 out:
-    json_decref(root);
-    str_free(&text);
+    match_report_free(&r);
+    questions_free(q);
     return st;
 }
 
-static Status write_wrong(const char *path, const MatchReport *r) {
+static Status measure_texts(const Evaluation *e, Results *results) {
+    const EvalConfig *c = e->config;
     Status st = TANE_OK;
-    Str text = {0};
-    for (size_t i = 0; i < r->n_wrong; i++) {
-        const WrongAnswer *w = &r->wrong[i];
-        TRY(str_printf(&text, "{\"prompt\":"));
-        TRY(json_write_text(&text, w->prompt.text, w->prompt.n));
-        TRY(str_printf(&text, ",\"completion\":"));
-        TRY(json_write_text(&text, w->completion.text, w->completion.n));
-        TRY(str_printf(&text, ",\"model_said\":"));
-        TRY(json_write_text(&text, w->said.text, w->said.n));
-        TRY(str_add(&text, "}\n", 2));
-    }
-    TRY(file_write_atomic(path, text.len ? text.text : "", text.len));
-    fprintf(stderr, "%s: %zu wrong answers\n", path, r->n_wrong);
+    bool live = cli_is_terminal(stderr);
+    PerplexityReport r = {0};
+    PerplexityOptions options = {.tokenizer = e->open.tokenizer,
+                                 .format = c->rows.format,
+                                 .columns = c->rows.columns,
+                                 .separator = e->separator,
+                                 .add_bos = c->rows.add_bos,
+                                 .limit = c->limit,
+                                 .context = c->context,
+                                 .stride = c->stride,
+                                 .rows = c->batch_size,
+                                 .results = results,
+                                 .progress = show_text,
+                                 .user = &live};
+    TRY(finish_line(perplexity((const char *const *)e->files, e->n_files, e->open.model, &options, &r), live));
+    TRY(eval_print_perplexity(e, &r));
+    EvalScore scores[] = {{"perplexity", perplexity_of(&r.all)}, {"bits_per_byte", perplexity_bits_per_byte(&r.all)}};
+    TRY(eval_record(e, scores, 2));
 out:
-    str_free(&text);
+    perplexity_report_free(&r);
     return st;
-}
-
-/* ---- the run's record ---- */
-
-static bool same_folder(const char *a, const char *b) {
-    char real_a[PATH_MAX], real_b[PATH_MAX];
-    return realpath(a, real_a) && realpath(b, real_b) && strcmp(real_a, real_b) == 0;
-}
-
-/* "runs/math/step-000500" -> "runs/math" and 500; false for a folder that is no checkpoint of a run. */
-static bool split_checkpoint(const char *folder, char *run, size_t size, int64_t *step) {
-    const char *base = path_base(folder);
-    char *end;
-    if (strncmp(base, "step-", 5) != 0 || base[5] < '0' || base[5] > '9') return false;
-    *step = strtoll(base + 5, &end, 10);
-    if (*end || snprintf(run, size, "%.*s", (int)(base - folder), folder) >= (int)size) return false;
-    size_t n = strlen(run);
-    while (n > 1 && run[n - 1] == '/') run[--n] = 0;
-    if (n == 0) snprintf(run, size, ".");
-    return true;
-}
-
-static Status record_score(const char *db, const char *run_folder, int64_t step, double score) {
-    Status st = TANE_OK;
-    Runs *runs = NULL;
-    Arena arena = {0};
-    RunInfo *list;
-    size_t n, i;
-    TRY(runs_open(&runs, db, false));
-    TRY(runs_list(runs, &arena, &list, &n));
-    for (i = n; i > 0 && !same_folder(list[i - 1].output_dir, run_folder); i--) {}
-    if (i == 0) goto out;
-    TRY(run_score(runs, list[i - 1].id, step, "exact_match", score));
-    fprintf(stderr, "recorded in %s: run %s, step %" PRId64 "\n", db, list[i - 1].name, step);
-out:
-    runs_close(runs);
-    arena_release(&arena);
-    return st;
-}
-
-/* The score goes to the run that the model belongs to; a model without one is fine. */
-static Status record(const EvalConfig *c, const char *folder, const MatchReport *r) {
-    char run[PATH_MAX], beside[PATH_MAX + 16];
-    int64_t step;
-    if (!split_checkpoint(folder, run, sizeof run, &step)) return TANE_OK;
-    snprintf(beside, sizeof beside, "%s/../tane.db", run);
-    const char *slash = strrchr(run, '/');
-    if (slash) snprintf(beside, sizeof beside, "%.*s/tane.db", (int)(slash - run), run);
-    if (!c->db && !file_exists(beside)) return TANE_OK;
-    return record_score(c->db ? c->db : beside, run, step, (double)r->right / (double)r->total);
 }
 
 /* ---- the command ---- */
 
-static Status evaluate(const EvalConfig *c, const EvalBefore *before, const OpenModel *open, const Questions *q) {
+/* Options that would do nothing are wrong usage. */
+static Status check_options(const Command *self, const Evaluation *e, const EvalBefore *before) {
+    const EvalConfig *c = e->config;
+    if (e->metric != METRIC_PERPLEXITY) {
+        if (c->context || c->stride)
+            return cli_usage(self, "--%s is about perplexity, and %s has questions", c->stride ? "stride" : "context", e->files[0]);
+        return TANE_OK;
+    }
+    const char *only = before->json ? "compare" : c->extract ? "extract" : c->at_least > 0 ? "at-least"
+                       : c->max_new_tokens ? "max-new-tokens" : NULL;
+    return only ? cli_usage(self, "--%s is about questions, and %s has texts, whose perplexity is measured", only, e->files[0])
+                : TANE_OK;
+}
+
+static Status prepare(Evaluation *e, const Command *self, const char *model, const EvalBefore *before) {
+    const EvalConfig *c = e->config;
+    DatasetOptions data;
+    TRY_RETURN(rows_files(c->data.items, c->data.n, &e->arena, &e->files, &e->n_files));
+    TRY_RETURN(data_options_dataset(&c->rows, NULL, NULL, &e->arena, &data));
+    e->separator = data.text_separator;
+    for (e->metric = 0; e->metric < METRICS && strcmp(metric_name(e->metric), c->metric) != 0;) e->metric++;
+    if (e->metric == METRICS)
+        TRY_RETURN(metric_of_file(&e->metric, e->files[0], c->rows.format, c->rows.columns, e->separator));
+    TRY_RETURN(check_options(self, e, before));
+    TRY_RETURN(open_model(&e->open, model, c->compute_dtype, c->device, c->tokenizer));
+    if (c->rows.chat_template) {
+        chat_template_free(e->open.chat);
+        e->open.chat = NULL;
+        TRY_RETURN(open_template(&e->open.chat, c->rows.chat_template, NULL, e->open.tokenizer));
+    }
+    e->format = data.format;
+    e->format.tokenizer = e->open.tokenizer;
+    e->format.chat = e->open.chat;
+    return TANE_OK;
+}
+
+static Status evaluate(const Evaluation *e, const EvalBefore *before) {
     Status st = TANE_OK;
-    MatchReport r = {0};
-    bool live = cli_is_terminal(stderr);
-    ExactMatchOptions options = {.slots = c->batch_size,
-                                 .max_new_tokens = c->max_new_tokens,
-                                 .keep_wrong = c->extract != NULL,
-                                 .progress = show_progress,
-                                 .user = &live};
+    Results *results = NULL;
+    json_t *settings = NULL;
+    if (e->config->out) {
+        TRY(eval_settings(e, &settings));
+        TRY(results_open(&results, e->config->out, settings));
+    }
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);
-    st = exact_match(q, open->model, &options, &r);
-    if (st != TANE_OK) {
-        if (live) fputc('\n', stderr);
-        return st;
-    }
-    if (c->json)
-        TRY(print_json(open, c, &r));
-    else
-        TRY(print_table(before, &r));
-    fprintf(stderr, "%s: %" PRId64 " of %" PRId64 " right (%.2f%%) in %.1f s, %.0f problems/s, %s, memory %.0f MiB\n",
-            open->folder, r.right, r.total, percent(r.right, r.total), r.seconds, (double)r.total / r.seconds,
-            dtype_name(open->model->dtype), (double)r.bytes / 1048576.0);
-    if (c->extract) TRY(write_wrong(c->extract, &r));
-    TRY(record(c, open->folder, &r));
-    if ((double)r.right < c->at_least * (double)r.total)
-        st = FAIL(TANE_EINVAL, "%s: %.2f%% right, less than the %.2f%% that --at-least asks for", open->folder,
-                  percent(r.right, r.total), 100 * c->at_least);
+    TRY(e->metric == METRIC_PERPLEXITY ? measure_texts(e, results) : ask_questions(e, before, results));
+    TRY(results_close(&results));
 out:
-    match_report_free(&r);
+    json_decref(settings);
+    results_close(&results);
     return st;
 }
 
 static Status run(const Command *self, int argc, char **argv) {
-    EvalConfig config;
+    EvalConfig config = {.rows = {.layout = "padding", .truncation = "error", .completion_only = true}};
     OptionSet set;
     StringList words;
-    OpenModel open = {0};
-    Questions *q = NULL;
+    Evaluation e = {.config = &config};
     EvalBefore before = {0};
     TRY_RETURN(option_init(&set, self->options, &config));
     Status st = TANE_OK;
@@ -255,30 +222,33 @@ static Status run(const Command *self, int argc, char **argv) {
     if (config.data.n == 0) TRY(cli_usage(self, "--data FILE.jsonl is missing"));
     if (config.compare) TRY(eval_before_read(&before, config.compare));
     omp_set_num_threads(config.threads ? (int)config.threads : cpu_info()->cores);
-    TRY(open_model(&open, words.items[0], config.compute_dtype, config.device, config.tokenizer));
-    TRY(questions_load(&q, config.data.items, config.data.n, open.tokenizer, config.limit, config.add_bos));
-    TRY(evaluate(&config, &before, &open, q));
+    TRY(prepare(&e, self, words.items[0], &before));
+    TRY(evaluate(&e, &before));
 out:
     eval_before_release(&before);
-    questions_free(q);
-    open_model_close(&open);
+    open_model_close(&e.open);
+    arena_release(&e.arena);
     option_release(&set);
     return st;
 }
 
 const Command cmd_eval = {
     .name = "eval",
-    .summary = "ask a model the questions of a file and count the exact answers",
-    .usage = "tane eval MODEL --data FILE.jsonl [options]",
+    .summary = "count a model's right answers to questions, or measure its perplexity on texts",
+    .usage = "tane eval MODEL --data FILE [options]",
     .examples =
         "  tane eval quickstart --data math.jsonl                          the run's best model, on every problem\n"
         "  tane eval runs/math/last --data math.jsonl --extract wrong.jsonl  keep the mistakes, to train on them\n"
         "  tane eval quickstart --data math.jsonl --limit 1000 --json      a quick look, for a program\n"
         "  tane eval quickstart --data math.jsonl --json > before.json\n"
-        "  tane eval finetune --data math.jsonl --compare before.json      both in one table\n",
-    .options = &table,
+        "  tane eval finetune --data math.jsonl --compare before.json      both in one table\n"
+        "  tane eval gsm8k-sft --data gsm8k/test.jsonl --out answers.jsonl  final numbers; goes on after an interruption\n"
+        "  tane eval gpt --data wiki.txt --context 1024 --stride 512       perplexity and bits per byte\n",
+    .options = &eval_options,
     .details =
         "MODEL is a model folder, a run's folder (its best checkpoint, else its last), or the name of a run in runs/.\n"
-        "An answer is right when it is the completion, byte for byte, and ends there.\n",
+        "exact_match: an answer is right when it is the completion, byte for byte, and ends there.\n"
+        "gsm8k: the number in the answer counts, by the rules of verl and of lm-evaluation-harness.\n"
+        "perplexity: of texts, in windows. docs/evaluation.md has the rules.\n",
     .run = run,
 };

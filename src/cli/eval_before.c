@@ -56,6 +56,10 @@ Status eval_before_right(const EvalBefore *before, const MatchCell *kind, int64_
     return json_get_int(cell, before->path, "right", 0, INT64_MAX, right);
 }
 
+Status eval_before_score(const EvalBefore *before, const char *name, double *share) {
+    return json_get_double(before->json, before->path, name, share);
+}
+
 void eval_before_release(EvalBefore *before) {
     json_decref(before->json);
     *before = (EvalBefore){0};

@@ -15,6 +15,8 @@ Status eval_before_read(EvalBefore *before, const char *path);
 Status eval_before_check(const EvalBefore *before, const MatchReport *now);
 /* Right answers of the kind; NULL: of all. */
 Status eval_before_right(const EvalBefore *before, const MatchCell *kind, int64_t *right);
+/* A score by name: "gsm8k_strict". */
+Status eval_before_score(const EvalBefore *before, const char *name, double *share);
 void eval_before_release(EvalBefore *before);
 
 #endif

@@ -173,6 +173,15 @@ def types():
     return columns
 
 
+def numbers():
+    r = random.Random(5)
+    short = [round(r.uniform(-1, 1) * 10.0 ** r.randrange(-5, 17), r.randrange(18)) for _ in range(120)]
+    edges = [1e-4, 9.9999e-5, 1e14, 1e15, 999999999999999.0, 99999999999999.9, -0.001, 1e15 - 0.5, 4503599627370495.5, 0.3, 100.0]
+    wild = [r.gauss(0, 1) * 10.0 ** r.randrange(-300, 300) for _ in range(60)]
+    values = short + edges + [-x for x in edges] + wild
+    return {"double": pa.array(values), "float": pa.array([max(-1e38, min(1e38, x)) for x in values], pa.float32())}
+
+
 def int96():
     return {"at": Time([0, 1, -1, None, 1600000000123456789, -2**63 + 1000], pa.timestamp("ns"))}
 
@@ -261,7 +270,7 @@ def write(name, variant, columns, **options):
 def write_all():
     tables = {"types": types(), "messages": messages(), "nested": nested(), "encodings": encodings(), "pages": pages(),
               "one_row": {"text": pa.array(["only"])}, "no_rows": {"text": pa.array([], pa.string()), "n": pa.array([], pa.int8())},
-              "wide": {f"c{i:03d}": pa.array([i, None, -i], pa.int32()) for i in range(150)}, "int96": int96()}
+              "wide": {f"c{i:03d}": pa.array([i, None, -i], pa.int32()) for i in range(150)}, "int96": int96(), "numbers": numbers()}
     for name, columns in tables.items():
         with open(f"{FOLDER}/{name}.jsonl", "w") as f:
             f.writelines(line + "\n" for line in lines(columns, name == "int96"))
@@ -289,6 +298,7 @@ def write_all():
     write("pages", "v2_fallback", p, dictionary_pagesize_limit=128, data_page_version="2.0", compression="snappy", **small)
     write("pages", "checksums", p, write_page_checksum=True, compression="zstd", row_group_size=60, **small)
     write("pages", "plain", p, use_dictionary=False, row_group_size=30)
+    write("numbers", "plain", tables["numbers"], use_dictionary=False)
     write("one_row", "plain", tables["one_row"])
     write("no_rows", "plain", tables["no_rows"])
     write("wide", "plain", tables["wide"], compression="snappy")

@@ -283,7 +283,8 @@ static void test_folder_precedence(void **state) {
     ChatTemplate *t;
     assert_ok(chat_template_load(&t, test_dir(), NULL));
     assert_null(t);
-    put("tokenizer_config.json", "{\"bos_token\": \"<B>\", \"chat_template\": \"config {{ bos_token }}\"}");
+    put("tokenizer_config.json", "{\"bos_token\": \"<B>\", \"chat_template\": \"config {{ bos_token }}\", \"model_max_length\": "
+                                "1000000000000000019884624838656}");
     assert_folder(NULL, false, "config <B>");
     put("chat_template.json", "{\"chat_template\": \"json {{ bos_token }}\"}");
     assert_folder(NULL, false, "json <B>");

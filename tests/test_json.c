@@ -113,6 +113,25 @@ static void errors_name_the_place(void **state) {
     }
 }
 
+/* transformers' tokenizer_config.json says so that there is no limit; Python's whole numbers have no bounds. */
+static void a_config_may_have_numbers_beyond_64_bits(void **state) {
+    (void)state;
+    static const char text[] = "\xef\xbb\xbf{\"model_max_length\": 1000000000000000019884624838656, \"id\": -9223372036854775808}";
+    char endless[500] = "";
+    json_t *value;
+    double limit;
+    int64_t id;
+    assert_ok(json_read_config("x", text, sizeof text - 1, &value));
+    assert_ok(json_get_double(value, "x", "model_max_length", &limit));
+    assert_true(limit == 1e30);
+    assert_error(json_get_int(value, "x", "model_max_length", 0, INT64_MAX, &id), TANE_EFORMAT, "\"model_max_length\"");
+    assert_ok(json_get_int(value, "x", "id", INT64_MIN, INT64_MAX, &id));
+    assert_true(id == INT64_MIN);
+    json_decref(value);
+    memset(endless, '9', sizeof endless - 1);
+    assert_error(json_read_config("x", endless, sizeof endless - 1, &value), TANE_EFORMAT, "is too large for a number");
+}
+
 static void a_nul_byte_is_no_end(void **state) {
     (void)state;
     json_t *value;
@@ -328,10 +347,19 @@ static void every_allocation_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(values_are_read_and_written), TEST(strings_are_decoded),         TEST(reals_survive),
-        TEST(errors_name_the_place),       TEST(a_nul_byte_is_no_end),        TEST(deep_nesting_is_refused),
-        TEST(files_are_read_and_written),  TEST(members_are_checked),         TEST(invalid_text_is_not_written),
-        TEST(the_reader_checks_each_step), TEST(every_allocation_may_fail),   TEST(values_are_taken_whole_or_skipped),
+        TEST(values_are_read_and_written),
+        TEST(strings_are_decoded),
+        TEST(reals_survive),
+        TEST(errors_name_the_place),
+        TEST(a_config_may_have_numbers_beyond_64_bits),
+        TEST(a_nul_byte_is_no_end),
+        TEST(deep_nesting_is_refused),
+        TEST(files_are_read_and_written),
+        TEST(members_are_checked),
+        TEST(invalid_text_is_not_written),
+        TEST(the_reader_checks_each_step),
+        TEST(every_allocation_may_fail),
+        TEST(values_are_taken_whole_or_skipped),
     };
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);
 }

@@ -382,6 +382,7 @@ static void a_config_names_tokens_and_what_is_added(void **state) {
                "{\"bos_token\": \"the\", \"eos_token\": \"<|endoftext|>\", \"pad_token\": null, \"unk_token\": "
                "{\"content\": \"<|endoftext|>\"}}");
     test_write(test_path("m/tokenizer_config.json"), "{\"bos_token\": \"<|endoftext|>\", \"pad_token\": \"[PAD]\", "
+                                                     "\"model_max_length\": 1000000000000000019884624838656, "
                                                      "\"add_bos_token\": true, \"add_eos_token\": true, "
                                                      "\"added_tokens_decoder\": {\"701\": {\"content\": \"[X]\", "
                                                      "\"special\": true}, \"702\": {\"content\": \"[Y]\", "

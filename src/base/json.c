@@ -203,6 +203,10 @@ static Status parse_number(JsonReader *r, Number *out) {
     errno = 0;
     if (out->is_real) out->real = strtod_l(r->stack.text + offset, NULL, c_locale);
     else out->integer = strtoll(r->stack.text + offset, NULL, 10);
+    if (!out->is_real && errno && r->round) {
+        out->is_real = true;
+        out->real = strtod_l(r->stack.text + offset, NULL, c_locale);
+    }
     int n = clip(r->p - from);
     if (out->is_real && isinf(out->real)) return bad(r, from, "%.*s is too large for a number", n, from);
     if (!out->is_real && errno) return bad(r, from, "%.*s does not fit in 64 bits", n, from);
@@ -452,10 +456,11 @@ Status json_skip(JsonReader *r) {
     return TANE_OK;
 }
 
-Status json_read_text(const char *where, const char *text, size_t n, json_t **out) {
+static Status read_text(const char *where, const char *text, size_t n, bool round, json_t **out) {
     JsonReader r;
     *out = NULL;
     json_reader_init(&r, where, text, n);
+    r.round = round;
     skip_space(&r);
     if (r.p == r.end) return FAIL(TANE_EFORMAT, "%s: empty, but a JSON value is needed", where);
     Status st = parse_value(&r, out);
@@ -468,12 +473,24 @@ Status json_read_text(const char *where, const char *text, size_t n, json_t **ou
     return st;
 }
 
+Status json_read_text(const char *where, const char *text, size_t n, json_t **out) {
+    return read_text(where, text, n, false, out);
+}
+
+/* Some editors of Windows write one in front. */
+static size_t byte_order_mark(const char *text, size_t n) { return n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0; }
+
+Status json_read_config(const char *where, const char *text, size_t n, json_t **out) {
+    size_t bom = byte_order_mark(text, n);
+    return read_text(where, text + bom, n - bom, true, out);
+}
+
 Status json_read_file(const char *path, json_t **out) {
     char *text;
     size_t n;
     *out = NULL;
     TRY_RETURN(file_read(path, MAX_FILE, &text, &n));
-    size_t bom = n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0; /* some editors of Windows write one */
+    size_t bom = byte_order_mark(text, n);
     Status st = json_read_text(path, text + bom, n - bom, out);
     mem_free(text);
     return st;

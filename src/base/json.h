@@ -13,6 +13,9 @@
 Status json_read_file(const char *path, json_t **out);
 /* The same from memory; `where` names the source in errors. Bytes behind the value are an error. */
 Status json_read_text(const char *where, const char *text, size_t n, json_t **out);
+/* The same for a small file that Python wrote, whose numbers have no bounds: a whole one beyond 64 bits becomes a real.
+ * transformers writes "model_max_length": 1000000000000000019884624838656 where there is no limit. */
+Status json_read_config(const char *where, const char *text, size_t n, json_t **out);
 Status json_write_file(const char *path, const json_t *root); /* indented, atomic */
 Status json_write_str(Str *out, const json_t *root);          /* one line */
 /* The same with a line a member, as a value that stands `indent` levels deep. */
@@ -36,6 +39,7 @@ typedef struct JsonReader {
     const char *where, *text, *p, *end;
     const char *at; /* where the last thing began, for errors */
     bool fresh;     /* directly behind an opening bracket */
+    bool round;     /* whole numbers beyond 64 bits become reals */
     int depth;
     Str stack;      /* decoded keys and strings */
 } JsonReader;

@@ -194,11 +194,18 @@ out:
     return st;
 }
 
+enum { MAX_CONFIG = 64 << 20 };
+
 /* *json is NULL when there is no such file; *path is the caller's to free. */
 static Status read_optional(const char *folder, const char *name, char **path, json_t **json) {
     TRY_RETURN(path_join(path, folder, name));
     if (!file_exists(*path)) return TANE_OK;
-    TRY_RETURN(json_read_file(*path, json));
+    char *text;
+    size_t n;
+    TRY_RETURN(file_read(*path, MAX_CONFIG, &text, &n));
+    Status st = json_read_config(*path, text, n, json);
+    mem_free(text);
+    TRY_RETURN(st);
     if (!json_is_object(*json)) return FAIL(TANE_EFORMAT, "%s: not an object", *path);
     return TANE_OK;
 }

@@ -56,7 +56,7 @@ static Status take_file(TokenizerConfig *config, TokenizerFiles *files, const ch
     TRY_RETURN(path_join(&path, folder, name));
     if (!file_exists(path)) goto out;
     TRY(file_read(path, MAX_SMALL_FILE, &bytes, &n));
-    if (root) TRY(json_read_text(path, bytes, n, root));
+    if (root) TRY(json_read_config(path, bytes, n, root));
     st = tokenizer_files_add(files, name, bytes, n);
     bytes = NULL;
     if (st == TANE_OK) st = arena_strdup(&config->arena, &config->where, path);

@@ -42,7 +42,7 @@ static int finish(void **state) {
 
 static RowFormatOptions usual(void) {
     return (RowFormatOptions){
-        .tokenizer = tok, .chat = chatml, .loss = LOSS_COMPLETION, .add_eos = true, .now = CHAT_NOW};
+        .tokenizer = tok, .chat = chatml, .loss = LOSS_LAST, .add_eos = true, .now = CHAT_NOW};
 }
 
 static RowFormat *make(RowFormatOptions o) {
@@ -286,7 +286,7 @@ static void weights(void **state) {
     REFUSED(o, FOUR("0", "0"), "each of the assistant's messages that would be trained on has \"weight\": 0");
     REFUSED(o, FOUR("1", "0.5"), "messages[3]: \"weight\" must be 0 (not trained on) or 1");
     REFUSED(o, FOUR("\"1\"", "1"), "messages[1]: \"weight\" must be 0");
-    o.loss = LOSS_COMPLETION;
+    o.loss = LOSS_LAST;
     REFUSED(o, FOUR("1", "0"), "has \"weight\": 0");
 }
 
@@ -298,7 +298,7 @@ static void pairs_of_message_lists(void **state) {
     SHOWN(o, row, TURN("user", "a") TURN("assistant", "b") TURN("user", "c") TRAINED("d"));
     o.loss = LOSS_ASSISTANT;
     SHOWN(o, row, TURN("user", "a") TRAINED("b") TURN("user", "c") TRAINED("d"));
-    o.loss = LOSS_COMPLETION;
+    o.loss = LOSS_LAST;
     SHOWN(o, "{\"prompt\": [" USER("a") "], \"completion\": [" ANSWER("b") ", " USER("c") ", " ANSWER("d") "]}",
           TURN("user", "a") TRAINED("b") TURN("user", "c") TRAINED("d"));
     REFUSED(o, "{\"prompt\": [" USER("a") "], \"completion\": \"b\"}",
@@ -461,7 +461,7 @@ static void templates_that_rewrite_turns_are_errors(void **state) {
     SHOWN(o, MESSAGES(USER("a") ", " ANSWER("b")), TURN("user", "a") TRAINED("<think></think>b"));
     REFUSED(o, two, "writes messages[1] in another way once more messages follow");
     REFUSED(o, two, "a template with {% generation %} blocks, or set loss to completion (the last answer) or to all");
-    o.loss = LOSS_COMPLETION;
+    o.loss = LOSS_LAST;
     SHOWN(o, two, TURN("user", "a") TURN("assistant", "b") TURN("user", "c") TRAINED("<think></think>d"));
     chat_template_free(t);
     t = template_of(
@@ -528,7 +528,7 @@ static void compare_template(const char *name, const json_t *results) {
         RowFormatOptions o = usual();
         RowTokens out = {0};
         o.chat = t;
-        o.loss = i % 2 ? LOSS_ASSISTANT : LOSS_COMPLETION;
+        o.loss = i % 2 ? LOSS_ASSISTANT : LOSS_LAST;
         RowFormat *f = make(o);
         char *text = row_case_text(c);
         Row row = row_of(text);

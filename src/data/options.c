@@ -3,12 +3,27 @@
 
 #include <string.h>
 
+/* What templates that write today's date write: 26 July 2024, the date that Llama 3's own falls back to. Tokens must not
+ * depend on the day of training. */
+enum { TEMPLATE_DATE = 1721952000 };
+
 static bool is(const char *option, const char *value) { return strcmp(option, value) == 0; }
 
 Status data_options_check(const DataOptions *o) {
     if (o->packing && is(o->layout, "windows"))
         return FAIL(TANE_EINVAL, "\"packing\" is true, but \"layout\" is windows; keep one");
+    if (o->assistant_only_loss && is(o->conversation_loss, "last"))
+        return FAIL(TANE_EINVAL, "\"assistant_only_loss\" is true, but \"conversation_loss\" is last; keep one");
+    if (!o->completion_only && (o->assistant_only_loss || !is(o->conversation_loss, "all")))
+        return FAIL(TANE_EINVAL, "\"completion_only\" is false: the loss is on everything; that does not go with "
+                    "conversation_loss=assistant or last");
     return TANE_OK;
+}
+
+static RowLoss loss_of(const DataOptions *o) {
+    if (o->assistant_only_loss || is(o->conversation_loss, "assistant")) return LOSS_ASSISTANT;
+    if (is(o->conversation_loss, "last")) return LOSS_LAST;
+    return o->completion_only ? LOSS_COMPLETION : LOSS_ALL;
 }
 
 LayoutKind data_options_layout(const DataOptions *o) {
@@ -42,9 +57,8 @@ Status data_options_dataset(const DataOptions *o, const Tokenizer *tokenizer, co
                                        .columns = o->columns,
                                        .system = o->system_prompt,
                                        .chat_prompts = o->chat_prompts,
-                                       .loss = o->assistant_only_loss ? LOSS_ASSISTANT
-                                               : o->completion_only   ? LOSS_COMPLETION
-                                                                      : LOSS_ALL,
+                                       .loss = loss_of(o),
+                                       .now = TEMPLATE_DATE,
                                        .add_bos = o->add_bos,
                                        .add_eos = o->add_eos},
                             .max_length = windows ? 0 : o->max_length,

@@ -252,7 +252,8 @@ static size_t last_answer(const json_t *messages) {
     return i ? i - 1 : 0;
 }
 
-static TurnsInput turns_input(const Reading *r, const json_t *messages, const json_t *tools) {
+/* pair: of message lists, prompt and completion. */
+static TurnsInput turns_input(const Reading *r, const json_t *messages, const json_t *tools, bool pair) {
     const RowFormatOptions *o = &r->format->o;
     return (TurnsInput){.chat = o->chat,
                         .tokenizer = o->tokenizer,
@@ -260,7 +261,7 @@ static TurnsInput turns_input(const Reading *r, const json_t *messages, const js
                         .tools = tools,
                         .added = r->added,
                         .now = o->now,
-                        .all = o->loss == LOSS_ALL,
+                        .all = o->loss == LOSS_ALL || (o->loss == LOSS_COMPLETION && !pair),
                         .add_eos = o->add_eos};
 }
 
@@ -280,8 +281,10 @@ static Status encode_conversation(Reading *r, RowKey key, RowKey more, RowTokens
     size_t first;
     TRY(read_messages(r, key, more, &messages, &first));
     TRY(in_line(r, row_tools_read(&r->fields[KEY_TOOLS], &r->scratch->json, &tools)));
-    TurnsInput input = turns_input(r, messages, tools);
-    if (f->o.loss == LOSS_COMPLETION) input.first = more == N_KEYS ? last_answer(messages) : first;
+    bool pair = more != N_KEYS;
+    TurnsInput input = turns_input(r, messages, tools, pair);
+    if (pair && f->o.loss != LOSS_ASSISTANT) input.first = first;
+    if (!pair && f->o.loss == LOSS_LAST) input.first = last_answer(messages);
     TRY(in_line(r, turns_encode(&r->scratch->turns, &input)));
     TRY(append_turns(&r->scratch->turns, out));
 out:
@@ -310,7 +313,7 @@ static Status encode_chat_prompt(Reading *r, const char *text, size_t n, TokenLi
     TRY(row_messages_insert(messages, 0, "user", text, n));
     TRY(add_system(r, messages));
     TRY(in_line(r, row_tools_read(&r->fields[KEY_TOOLS], &r->scratch->json, &tools)));
-    TurnsInput input = turns_input(r, messages, tools);
+    TurnsInput input = turns_input(r, messages, tools, true);
     TRY(in_line(r, turns_prompt(&r->scratch->turns, &input, out)));
 out:
     json_decref(messages);
@@ -456,7 +459,7 @@ static Status list_prompt(Reading *r, TokenList *prompt, const char **answer, si
     TRY(list_answer(r, messages, first, answer, answer_n));
     json_array_remove(messages, first);
     TRY(in_line(r, row_tools_read(&r->fields[KEY_TOOLS], &r->scratch->json, &tools)));
-    TurnsInput input = turns_input(r, messages, tools);
+    TurnsInput input = turns_input(r, messages, tools, true);
     TRY(in_line(r, turns_prompt(&r->scratch->turns, &input, prompt)));
 out:
     json_decref(messages);

@@ -16,7 +16,9 @@
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
-typedef enum RowLoss { LOSS_COMPLETION, LOSS_ALL, LOSS_ASSISTANT } RowLoss;
+/* What is trained on: the completion of a pair (ALL: the prompt too); of a conversation everything (COMPLETION, ALL), every
+ * answer (ASSISTANT: generation blocks of the template, else where the turns stand in it) or the last one (LAST). */
+typedef enum RowLoss { LOSS_COMPLETION, LOSS_ALL, LOSS_ASSISTANT, LOSS_LAST } RowLoss;
 
 /* Texts are copied; tokenizer and template must outlive the format. */
 typedef struct RowFormatOptions {
@@ -29,10 +31,7 @@ typedef struct RowFormatOptions {
     bool chat_prompts; /* prompt, alpaca and question as a conversation: the user's turn, then the assistant's answer */
     const char *prompt_suffix; /* behind each prompt of prompt, alpaca and question; NULL: none */
     const char *separator;     /* between prompt and completion texts without chat_prompts; NULL: none */
-    /* COMPLETION: the completion of a pair, the last assistant turn of a conversation; ASSISTANT: every assistant turn
-     * (generation blocks of the template, else where the turns stand in it); ALL: everything behind the first token. A
-     * text is always trained whole. */
-    RowLoss loss;
+    RowLoss loss;              /* a text is always trained whole */
     /* BOS in front of a text or prompt; conversations have their template's. EOS once, at the end of a text or
      * completion, and behind a conversation whose last answer no special token of its template ends. */
     bool add_bos, add_eos;

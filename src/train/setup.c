@@ -47,7 +47,8 @@ static void tell_of_data(const Trainer *t) {
                         "%lld tokens of the training data are unknown to the tokenizer; was it made for other data?",
                         (long long)dataset_unknown(set));
     if (dataset_has_prepared(set) && (option_is_set(t->set, "completion_only") || option_is_set(t->set, "format") ||
-                                      option_is_set(t->set, "assistant_only_loss")))
+                                      option_is_set(t->set, "assistant_only_loss") ||
+                                      option_is_set(t->set, "conversation_loss")))
         trainer_message(t, TANE_WARNING, "prepared tokens keep the loss mask and format that they were prepared with; "
                         "completion_only, assistant_only_loss and format are for rows");
 }

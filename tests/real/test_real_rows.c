@@ -58,7 +58,7 @@ static void compare_all(Tally *tally, const char *name, const char *source, size
         RowFormatOptions o = {.tokenizer = tok, .chat = t, .add_eos = true, .now = CHAT_NOW};
         RowFormat *f;
         RowTokens out = {0};
-        o.loss = i % 2 ? LOSS_COMPLETION : LOSS_ASSISTANT;
+        o.loss = i % 2 ? LOSS_LAST : LOSS_ASSISTANT;
         char *text = row_case_text(c);
         Row row = row_of(text);
         assert_ok(row_format_new(&f, &o));

@@ -63,7 +63,8 @@ static Status read_index(const char *folder, json_t **out) {
 
 Status prepared_is(const char *path, bool *yes) {
     json_t *index;
-    *yes = has_ending(path, ".bin") || has_ending(path, ".tok");
+    bool pattern = strpbrk(path, "*?[") && !file_exists(path); /* train_*.bin: one by one */
+    *yes = !pattern && (has_ending(path, ".bin") || has_ending(path, ".tok"));
     if (*yes || !dir_exists(path)) return TANE_OK;
     TRY_RETURN(read_index(path, &index));
     *yes = index != NULL;
@@ -79,28 +80,37 @@ typedef struct Opened {
     ErrorCopy error;
 } Opened;
 
-/* Ids of files that say nothing of their tokenizer: each must be below the vocabulary's size. A hash on the way. */
-static Status check_ids(Opened *o, int64_t vocab) {
-    enum { BLOCK = 1 << 16 };
+enum { BLOCK = 1 << 16 };
+static int64_t block_end(const TokenShard *s, int64_t begin) { return begin + BLOCK < s->tokens ? begin + BLOCK : s->tokens; }
+
+/* Every id must be below the vocabulary's size. */
+static Status check_ids(const Opened *o, int64_t vocab) {
     const TokenShard *s = &o->shard;
     int64_t bad = INT64_MAX;
-    uint64_t hash = 0;
-#pragma omp parallel for schedule(static) reduction(min : bad) reduction(+ : hash)
+#pragma omp parallel for schedule(static) reduction(min : bad)
     for (int64_t b = 0; b < s->tokens; b += BLOCK) {
-        int64_t end = b + BLOCK < s->tokens ? b + BLOCK : s->tokens, out = end;
+        int64_t end = block_end(s, b), i = b;
+        uint32_t most = 0;
+        for (int64_t k = b; k < end; k++) most = (uint32_t)shard_token(s, k) > most ? (uint32_t)shard_token(s, k) : most;
+        if (most < vocab) continue;
+        while ((uint32_t)shard_token(s, i) < vocab) i++;
+        bad = i < bad ? i : bad;
+    }
+    if (bad == INT64_MAX) return TANE_OK;
+    return FAIL(TANE_EFORMAT, "%s: token %lld is %u, but the tokenizer has only %lld: the file was made with another "
+                "tokenizer", o->path, (long long)bad, (uint32_t)shard_token(s, bad), (long long)vocab);
+}
+
+/* Of files without a checksum. */
+static uint64_t hash_ids(const TokenShard *s) {
+    uint64_t hash = 0;
+#pragma omp parallel for schedule(static) reduction(+ : hash)
+    for (int64_t b = 0; b < s->tokens; b += BLOCK) {
         uint64_t h = 0xcbf29ce484222325u ^ (uint64_t)b;
-        for (int64_t i = b; i < end; i++) {
-            int32_t id = shard_token(s, i);
-            h = (h ^ (uint64_t)(uint32_t)id) * 0x100000001b3u;
-            if (id < 0 || id >= vocab) out = out < i ? out : i;
-        }
-        if (out < end && out < bad) bad = out;
+        for (int64_t i = b; i < block_end(s, b); i++) h = (h ^ (uint64_t)(uint32_t)shard_token(s, i)) * 0x100000001b3u;
         hash += h;
     }
-    o->hash = hash;
-    if (bad == INT64_MAX) return TANE_OK;
-    return FAIL(TANE_EFORMAT, "%s: token %lld is %d, but the tokenizer has only %lld: the file was made with another "
-                "tokenizer", o->path, (long long)bad, shard_token(s, bad), (long long)vocab);
+    return hash;
 }
 
 static Status open_bare(Opened *o, const char *path, const Tokenizer *tokenizer) {
@@ -109,10 +119,13 @@ static Status open_bare(Opened *o, const char *path, const Tokenizer *tokenizer)
     if (!file_exists(path))
         return FAIL(TANE_ENOTFOUND, "%s: no such file. `tane data prepare TEXT --tokenizer MODEL --write nanogpt --holdout 0.1 "
                     "--out FOLDER` makes train.bin and val.bin from text", path);
-    TRY_RETURN(shard_detect(path, &format));
+    if (has_ending(path, ".tok")) format = SHARD_TANE;
+    else TRY_RETURN(shard_detect(path, &format));
     TRY_RETURN(shard_map(&o->shard, path, format));
+    TRY_RETURN(check_ids(o, tokenizer_vocab_size(tokenizer)));
     o->source = path;
-    return check_ids(o, tokenizer_vocab_size(tokenizer));
+    o->hash = hash_ids(&o->shard);
+    return TANE_OK;
 }
 
 static Status hand_on(Opened *o, Status (*take)(void *, TokenShard *, const char *, const char *), void *user) {
@@ -123,12 +136,13 @@ static Status hand_on(Opened *o, Status (*take)(void *, TokenShard *, const char
     return take(user, &shard, o->source, o->sha256 ? o->sha256 : hash);
 }
 
-static void check_shard(Opened *o) {
+static void check_shard(Opened *o, int64_t vocab) {
     Status st = shard_map(&o->shard, o->path, SHARD_TANE);
     if (st == TANE_OK) st = file_sha256(o->path, NULL, o->found);
     if (st == TANE_OK && strcmp(o->found, o->sha256) != 0)
         st = FAIL(TANE_EFORMAT, "%s: damaged: its checksum is %.16s..., but index.json has %.16s...; prepare the data again "
                   "(remove the folder first)", o->path, o->found, o->sha256);
+    if (st == TANE_OK) st = check_ids(o, vocab);
     if (st != TANE_OK) err_save(&o->error);
 }
 
@@ -190,7 +204,7 @@ static Status open_folder(const char *folder, const Tokenizer *tokenizer,
     TRY(check_index(folder, index, tokenizer));
     TRY(list_shards(folder, index, &list, &n));
 #pragma omp parallel for schedule(dynamic, 1)
-    for (size_t i = 0; i < n; i++) check_shard(&list[i]);
+    for (size_t i = 0; i < n; i++) check_shard(&list[i], tokenizer_vocab_size(tokenizer));
     for (size_t i = 0; i < n; i++)
         if (list[i].error.code != TANE_OK) TRY(err_restore(&list[i].error));
     for (size_t i = 0; i < n; i++) TRY(hand_on(&list[i], take, user));
@@ -224,10 +238,19 @@ typedef struct Preparing {
     TokenizeCounts before;
 } Preparing;
 
+/* The index is JSON, and JSON is UTF-8. */
+static Status check_text(const char *what, const char *text) {
+    Str json = {0};
+    Status st = json_write_text(&json, text, strlen(text));
+    str_free(&json);
+    return st == TANE_EINVAL ? err_context("%s", what) : st;
+}
+
 static Status describe_files(const char *const *files, size_t n, json_t *list) {
     for (size_t i = 0; i < n; i++) {
         uint64_t size;
         int64_t modified;
+        TRY_RETURN(check_text("name of a file of rows", files[i]));
         TRY_RETURN(file_size(files[i], &size));
         TRY_RETURN(file_modified(files[i], &modified));
         json_t *file = json_pack("{s:s, s:I, s:I}", "path", files[i], "size", (json_int_t)size, "modified",
@@ -239,6 +262,9 @@ static Status describe_files(const char *const *files, size_t n, json_t *list) {
 
 static Status new_index(Preparing *p, const char *hash, json_t *files, json_t **out) {
     const PrepareOptions *o = p->options;
+    *out = NULL;
+    TRY_RETURN(check_text("tokenizer", o->tokenizer));
+    TRY_RETURN(check_text("options of the rows", o->settings));
     *out = json_pack("{s:s, s:i, s:b, s:s, s:s, s:I, s:s, s:I, s:O, s:[]}", "format", INDEX_FORMAT, "version",
                      PREPARED_VERSION, "complete", 0, "tokenizer", o->tokenizer, "tokenizer_hash", hash, "vocab_size",
                      (json_int_t)tokenizer_vocab_size(o->tokenize.format.tokenizer), "settings", o->settings,
@@ -340,6 +366,19 @@ static Status prepare_files(Preparing *p, size_t from, int64_t skip, bool in_doc
     return write_index(p, true, p->n_files, 0, false, &p->before);
 }
 
+/* Nobody has removed a shard. (What is in them is checked when they are used.) */
+static Status check_present(const char *folder, const json_t *index) {
+    Opened *list = NULL;
+    size_t n = 0;
+    Status st = list_shards(folder, index, &list, &n);
+    for (size_t i = 0; st == TANE_OK && i < n; i++)
+        if (!file_exists(list[i].path))
+            st = FAIL(TANE_ENOTFOUND, "%s is missing, but index.json names it; remove the folder and prepare the data again",
+                      list[i].path);
+    close_all(list, n);
+    return st;
+}
+
 /* What is there: nothing, a whole preparation, or the beginning of one. */
 static Status go_on(Preparing *p, const json_t *there) {
     int64_t file, rows;
@@ -350,6 +389,7 @@ static Status go_on(Preparing *p, const json_t *there) {
     TRY_RETURN(read_counts(p->folder, json_object_get(there, "counts"), &p->before));
     if (json_array_extend(p->shards, json_object_get(there, "shards")))
         return FAIL(TANE_EFORMAT, "%s/index.json has no list \"shards\"", p->folder);
+    TRY_RETURN(check_present(p->folder, there));
     if (complete) {
         p->report->reused = true;
         return TANE_OK;
@@ -364,6 +404,17 @@ static Status go_on(Preparing *p, const json_t *there) {
     return prepare_files(p, (size_t)file, rows, in_document);
 }
 
+/* An index.json of something else is not written over. */
+static Status no_other_index(const char *folder) {
+    char *path;
+    TRY_RETURN(path_join(&path, folder, "index.json"));
+    Status st = !file_exists(path) ? TANE_OK
+                                   : FAIL(TANE_EINVAL, "%s is not of prepared tokens; choose a folder of its own for the tokens",
+                                          path);
+    mem_free(path);
+    return st;
+}
+
 static Status run(Preparing *p) {
     Status st = TANE_OK;
     char hash[17];
@@ -373,6 +424,7 @@ static Status run(Preparing *p) {
     TRY(new_index(p, hash, files, &p->index));
     p->shards = json_object_get(p->index, "shards");
     TRY(read_index(p->folder, &there));
+    if (!there) TRY(no_other_index(p->folder));
     st = there ? go_on(p, there) : prepare_files(p, 0, 0, false);
 out:
     json_decref(files);

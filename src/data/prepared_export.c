@@ -31,6 +31,14 @@ static Status take(void *user, TokenShard *shard, const char *source, const char
     return TANE_OK;
 }
 
+/* What a failed write left; its error stays. */
+static void discard(const char *path) {
+    ErrorCopy reason;
+    err_save(&reason);
+    (void)file_unlink(path);
+    (void)err_restore(&reason);
+}
+
 /* Tokens [from, to) to one file. */
 static Status write_range(const Tokens *t, int64_t from, int64_t to, ShardFormat format, const char *path) {
     Status st = TANE_OK;
@@ -48,6 +56,7 @@ static Status write_range(const Tokens *t, int64_t from, int64_t to, ShardFormat
     TRY(file_rename(tmp.text, path));
 out:
     fw_abort(&w);
+    if (st != TANE_OK && tmp.text) discard(tmp.text);
     str_free(&tmp);
     return st;
 }
@@ -62,11 +71,36 @@ static Status write_named(const Tokens *t, int64_t from, int64_t to, ShardFormat
     return st;
 }
 
+/* A file of an earlier export that this one, of `train` files and perhaps a val file, does not write anew. */
+static bool is_left_over(const char *name, bool llmc, int64_t train, bool val) {
+    long long k;
+    int n = 0;
+    if (!val && strcmp(name, llmc ? "val_000000.bin" : "val.bin") == 0) return true;
+    return llmc && sscanf(name, "train_%lld.bin%n", &k, &n) == 1 && n > 0 && !name[n] && k > train;
+}
+
+/* Whoever trains on train_*.bin would take such files for a part of this export. */
+static Status check_left_over(const char *folder, bool llmc, int64_t train, bool val) {
+    Status st = TANE_OK;
+    DirList list;
+    TRY_RETURN(dir_list(folder, &list));
+    for (size_t i = 0; st == TANE_OK && i < list.n; i++)
+        if (is_left_over(list.names[i], llmc, train, val))
+            st = FAIL(TANE_EINVAL, "%s/%s is of an earlier export and would not be written anew; remove it, or choose another "
+                      "folder", folder, list.names[i]);
+    dir_list_free(&list);
+    return st;
+}
+
 static Status write_all(const Tokens *t, const char *folder, const ExportOptions *o, ExportReport *report) {
     int64_t size = o->shard_tokens ? o->shard_tokens : LLMC_SHARD_TOKENS;
     bool llmc = o->format == SHARD_LLMC;
     report->val = (int64_t)(o->holdout * (double)t->total + 0.5);
     report->train = t->total - report->val;
+    if (report->train == 0)
+        return FAIL(TANE_EINVAL, "all %lld tokens would be held out; a smaller holdout leaves some to train on",
+                    (long long)t->total);
+    TRY_RETURN(check_left_over(folder, llmc, (report->train - 1) / size + 1, report->val > 0));
     if (report->val)
         TRY_RETURN(write_named(t, report->train, t->total, o->format, folder, llmc ? "val_000000.bin" : "val.bin", report));
     if (!llmc) return write_named(t, 0, report->train, o->format, folder, "train.bin", report);

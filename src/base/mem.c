@@ -41,13 +41,24 @@ static Status no_memory(size_t n, size_t size) {
                 (double)n * (double)size / 1048576.0);
 }
 
+/* Fresh pages come from the system one fault at a time: for gigabytes, all cores ask for theirs. */
+static void clear(char *bytes, size_t n) {
+    enum { LARGE = 64 << 20, PART = 4 << 20 };
+    if (n < LARGE) {
+        memset(bytes, 0, n);
+        return;
+    }
+#pragma omp parallel for schedule(static)
+    for (size_t at = 0; at < n; at += PART) memset(bytes + at, 0, n - at < PART ? n - at : PART);
+}
+
 Status mem_new(void **out, size_t n, size_t size) {
     *out = NULL;
     size_t bytes;
     if (__builtin_mul_overflow(n, size, &bytes) || bytes > PTRDIFF_MAX) return no_memory(n, size);
     *out = current.alloc(current.ctx, bytes ? bytes : 1, 64);
     if (!*out) return no_memory(n, size);
-    memset(*out, 0, bytes);
+    clear(*out, bytes);
     return TANE_OK;
 }
 

@@ -121,8 +121,15 @@ static void halves_from(DType type, const float *from, int64_t n, uint16_t *to) 
     for (int64_t i = 0; i < n; i += PART) narrow_f32(type, from + i, n - i < PART ? n - i : PART, to + i);
 }
 
-static Status zero_array(const Params *set, const ParamArray *array) {
-    return device_zero(array->device, array->flat, set->elements * dtype_size(array->dtype));
+/* The gaps behind parameters; what stands in the parameters is about to be written. */
+static Status zero_gaps(const Params *set, const ParamArray *array) {
+    for (int i = 0; i < set->n; i++) {
+        size_t end = set->items[i]->offset + (size_t)param_count(set->items[i]),
+               next = i + 1 < set->n ? set->items[i + 1]->offset : set->elements;
+        if (end < next)
+            TRY_RETURN(device_zero(array->device, element_at(array, end), (next - end) * dtype_size(array->dtype)));
+    }
+    return TANE_OK;
 }
 
 /* ----------------------------------------------------------------------------------------------------- fresh */
@@ -161,7 +168,7 @@ Status params_init(const Params *set, uint64_t seed, const ParamArray *arrays, i
     Stage stage = {0};
     float *values;
     TRY_RETURN(MEM_NEW_ARRAY(&values, PIECE));
-    for (int a = 0; a < n; a++) TRY(zero_array(set, &arrays[a]));
+    for (int a = 0; a < n; a++) TRY(zero_gaps(set, &arrays[a]));
     for (int i = 0; i < set->n; i++) {
         const Param *p = set->items[i];
         for (int64_t at = 0, count = param_count(p); at < count; at += PIECE) {
@@ -244,7 +251,7 @@ Status params_read(const Params *set, const char *path, const char *prefix, cons
     const char *unused;
     TRY(weights_open(&file, path, prefix));
     for (int a = 0; a < n; a++) {
-        TRY(zero_array(set, &arrays[a]));
+        TRY(zero_gaps(set, &arrays[a]));
         TRY(read_array(set, file, &arrays[a], &stage));
     }
     if ((unused = weights_unused(file, ignored)))

@@ -146,6 +146,23 @@ static void parquet_gives_rows_of_json(void **state) {
     assert_refused(test_write_bytes(test_path("cut.parquet"), bytes, n / 2), "cut.parquet");
 }
 
+/* A picture beside the text is no reason to fail: it is not read. */
+static void parquet_is_read_by_columns(void **state) {
+    (void)state;
+    static const char *const keys[] = {"prompt", "text"};
+    const char *path = test_data("golden/rows_images.parquet");
+    RowReader *reader;
+    Row rows[4];
+    size_t n;
+    assert_ok(rows_open(&reader, path, &(RowsOptions){.columns = keys, .n_columns = 2}));
+    assert_ok(rows_chunk(reader, rows, 4, &n));
+    assert_int_equal(n, 2);
+    assert_int_equal(rows[1].line.n, 13);
+    assert_memory_equal(rows[1].line.text, "{\"text\": \"b\"}", 13);
+    rows_close(reader);
+    assert_refused(path, "bytes that are not text");
+}
+
 /* 60 rows of 100,000 bytes, one of 5,000,000 that no chunk holds, and 3 short ones. */
 static void parquet_comes_in_chunks(void **state) {
     (void)state;
@@ -800,6 +817,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(the_same_rows_from_every_kind_of_file),
         TEST(parquet_gives_rows_of_json),
+        TEST(parquet_is_read_by_columns),
         TEST(parquet_comes_in_chunks),
         TEST(several_gzip_members_and_zstd_frames_are_one_file),
         TEST(lines_with_mark_crlf_blanks_and_no_end),

@@ -132,6 +132,13 @@ out:
     return st;
 }
 
+size_t row_columns_names(const RowColumns *columns, const char *names[N_KEYS]) {
+    size_t n = 0;
+    for (int i = 0; i < N_KEYS; i++)
+        if (columns->names[i]) names[n++] = columns->names[i];
+    return n;
+}
+
 void row_columns_free(RowColumns *c) {
     arena_release(&c->arena);
     *c = (RowColumns){0};

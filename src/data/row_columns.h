@@ -41,6 +41,8 @@ typedef struct RowColumns {
 
 /* format and columns as in RowFormatOptions. */
 Status row_columns_init(RowColumns *columns, const char *format, const char *spec);
+/* The file's keys that mean something: names (N_KEYS) and how many. */
+size_t row_columns_names(const RowColumns *columns, const char *names[N_KEYS]);
 void row_columns_free(RowColumns *columns);
 
 /* Checks the row's JSON, finds the fields (N_KEYS) and tells the kind. All that it needs is there, of whatever type. */

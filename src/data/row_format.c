@@ -78,6 +78,11 @@ out:
     return st;
 }
 
+_Static_assert((int)N_KEYS <= (int)ROW_FORMAT_KEYS, "row_format_keys gives all keys");
+size_t row_format_keys(const RowFormat *format, const char *names[ROW_FORMAT_KEYS]) {
+    return row_columns_names(&format->columns, names);
+}
+
 void row_format_free(RowFormat *f) {
     if (!f) return;
     row_columns_free(&f->columns);

@@ -42,6 +42,9 @@ typedef struct RowFormat RowFormat;
 /* Checks the options. Immutable: any number of threads may use it at once. */
 Status row_format_new(RowFormat **out, const RowFormatOptions *options);
 void row_format_free(RowFormat *format); /* NULL is fine */
+/* The keys of rows that it looks at: at most ROW_FORMAT_KEYS, the format's own. For RowsOptions.columns. */
+enum { ROW_FORMAT_KEYS = 16 };
+size_t row_format_keys(const RowFormat *format, const char *names[ROW_FORMAT_KEYS]);
 
 /* Working memory of one thread. */
 typedef struct RowScratch RowScratch;

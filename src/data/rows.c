@@ -154,13 +154,30 @@ static Status open_stream(RowReader *r, Codec codec) {
 
 /* ---- Parquet ---- */
 
-static Status open_parquet(RowReader *r) {
+/* The wanted columns that the file has. */
+static Status open_columns(RowReader *r, const RowsOptions *options) {
+    const ParquetFile *file = r->parquet.file;
+    const char **names;
+    size_t n = 0, all = parquet_column_count(file);
+    TRY_RETURN(MEM_NEW_ARRAY(&names, all));
+    for (size_t i = 0; i < all; i++)
+        for (size_t k = 0; k < options->n_columns; k++)
+            if (strcmp(parquet_column(file, i).name, options->columns[k]) == 0) {
+                names[n++] = parquet_column(file, i).name;
+                break;
+            }
+    Status st = parquet_reader_new(&r->parquet.reader, r->parquet.file, n ? names : NULL, n, 0, -1);
+    mem_free(names);
+    return st;
+}
+
+static Status open_parquet(RowReader *r, const RowsOptions *options) {
     file_unmap(&r->map); /* it has its own */
     r->kind = ROWS_PARQUET;
     TRY_RETURN(parquet_open(&r->parquet.file, r->path));
     if (parquet_rows(r->parquet.file) == 0) return FAIL(TANE_EFORMAT, "%s: the table in it has no rows", r->path);
     TRY_RETURN(new_buffer(r));
-    return parquet_reader_new(&r->parquet.reader, r->parquet.file, NULL, 0, 0, -1);
+    return open_columns(r, options);
 }
 
 /* Rows come one by one: they are gathered in the buffer. One that is longer than that stays where it is. */
@@ -225,7 +242,7 @@ static Status open_rows(RowReader *r, const RowsOptions *options) {
                     "%s: its name says %s, but there is no %s data in it; if it is not compressed, rename it", r->path,
                     packed, packed);
     if (codec == CODEC_NONE && (kind == ROWS_PARQUET || (kind == ROWS_UNKNOWN && is_parquet(&r->span))))
-        return open_parquet(r);
+        return open_parquet(r, options);
     if (codec != CODEC_NONE) TRY_RETURN(open_stream(r, codec));
     return open_text(r, kind, options);
 }

@@ -56,7 +56,9 @@ static void end(Tokenizing *t) {
 
 static Status begin(Tokenizing *t, const char *path) {
     const TokenizeOptions *o = t->options;
-    RowsOptions rows = {.separator = o->text_separator,
+    const char *keys[ROW_FORMAT_KEYS];
+    RowsOptions rows = {.columns = keys,
+                        .separator = o->text_separator,
                         .piece = tokenizer_cuts_at_lines(o->format.tokenizer) ? PIECE : LARGE_PIECE};
     t->n_workers = omp_get_max_threads();
     shard_builder_init(&t->builder, tokenizer_vocab_size(o->format.tokenizer));
@@ -67,6 +69,7 @@ static Status begin(Tokenizing *t, const char *path) {
     TRY_RETURN(MEM_NEW_ARRAY(&t->ends, CHUNK_ROWS));
     for (int i = 0; i < t->n_workers; i++) TRY_RETURN(row_scratch_new(&t->workers[i].scratch));
     TRY_RETURN(row_format_new(&t->format, &o->format));
+    rows.n_columns = row_format_keys(t->format, keys);
     return rows_open(&t->reader, path, &rows);
 }
 

@@ -9,3 +9,6 @@ pq.write_table(pa.table({"prompt": ["1+1=", "2+2="], "completion": ["2", "4\n"]}
 texts = ["a" * 100_000] * 60 + ["b" * 5_000_000] + ["c"] * 3
 pq.write_table(pa.table({"text": texts}), "tests/golden/rows_long.parquet", compression="zstd", row_group_size=50)
 pq.write_table(pa.table({"text": pa.array([], pa.string())}), "tests/golden/rows_none.parquet")
+# A column that has no text beside one that is wanted.
+images = pa.array([b"\x89PNG\xff", b"\x00\xfe"], pa.binary())
+pq.write_table(pa.table({"image": images, "text": ["a", "b"]}), "tests/golden/rows_images.parquet")

@@ -9,9 +9,8 @@
 #include "format/safetensors.h"
 #include "tane.h"
 
-/* How far from Trainer's. The goal was 1e-3 for a loss and 1e-4 for a weight, but with those weight decay on norms would
- * pass. Rounding alone moves Trainer's own losses and weights by 2e-6 and its gradient norms by 5e-6 (see sft.py); tane is
- * off by 1.2e-6, 1.1e-6 and 3.8e-6. */
+/* How far from Trainer's. The goal was 1e-3 for a loss and 1e-4 for a weight. Rounding alone moves Trainer's own losses
+ * and weights by 2e-6 and its gradient norms by 5e-6 (see sft.py); tane is off by 1.2e-6, 1.1e-6 and 3.8e-6. */
 static const double LOSS_BOUND = 1e-5, NORM_BOUND = 2e-5, WEIGHT_BOUND = 1e-5;
 
 typedef struct Case {

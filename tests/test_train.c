@@ -134,6 +134,10 @@ static const char *const EXACT[] = {
     "architecture: llama\nnum_key_value_heads: 1\nmax_steps: 8\nsave_steps: 2\nper_device_train_batch_size: "
     "6\nlearning_rate: 1e-2\n"
     "lr_scheduler_type: cosine\ncompute_dtype: bf16\n",
+    "architecture: llama\nmax_steps: 8\nsave_steps: 2\nlayout: packing\nper_device_train_batch_size: 3\n"
+    "gradient_accumulation_steps: 2\ndropout: 0.1\nlearning_rate: 1e-2\ncompute_dtype: fp32\n",
+    "architecture: gpt2\nmax_steps: 8\nsave_steps: 2\nlayout: windows\nper_device_train_batch_size: 3\n"
+    "learning_rate: 1e-2\ncompute_dtype: fp32\n",
     /* on a GPU only */
     "architecture: llama\nmax_steps: 8\nsave_steps: 2\nper_device_train_batch_size: 6\nlearning_rate: 1e-2\n"
     "gradient_accumulation_steps: 2\ncompute_dtype: bf16\noptimizer_states: bf16\n",
@@ -167,7 +171,7 @@ static void train_and_kill(Job *job, const char *words, const char *folder, int 
 static void test_resume_is_exact(void **state) {
     (void)state;
     bool cpu = test_on_cpu();
-    for (int i = 0; i < (cpu ? 2 : 4); i++) {
+    for (int i = 0; i < (cpu ? 4 : 6); i++) {
         Job job;
         char run[300];
         job_init(&job, EXACT[i]);
@@ -196,7 +200,7 @@ static void test_gradient_checkpointing_is_exact(void **state) {
     (void)state;
     static const char *const how[] = {"", "gradient_checkpointing=true",
                                       "gradient_checkpointing=true gradient_checkpointing_policy=full"};
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         Job job;
         job_init(&job, EXACT[i]);
         for (int k = 0; k < 3; k++) {

@@ -40,6 +40,7 @@ static StFile *train(const Case *c) {
                                              {"logging_steps", "1"},
                                              {"save_strategy", "no"},
                                              {"compute_dtype", "fp32"},
+                                             {"threads", "1"}, /* for so small a model more only wait for each other */
                                              {"device", "cpu"}};
     char steps[16];
     tane_run *run;

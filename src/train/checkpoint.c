@@ -121,6 +121,12 @@ static Status write_files(const CheckpointSave *s, const char *folder) {
     optimizer_moments(o, moments);
     TRY(model_save(o->model, &weights[0], weights[0].dtype, folder));
     if (s->tokenizer) TRY(tokenizer_save(s->tokenizer, folder));
+    if (s->chat_template) {
+        TRY(path_join(&path, folder, "chat_template.jinja"));
+        TRY(file_write_atomic(path, s->chat_template, strlen(s->chat_template)));
+        mem_free(path);
+        path = NULL;
+    }
     TRY(path_join(&path, folder, "optimizer.safetensors"));
     TRY(params_write(&o->model->params, moments, 2, o->type, path, NULL, NULL));
     mem_free(path);

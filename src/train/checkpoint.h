@@ -19,6 +19,7 @@ typedef struct CheckpointSave {
     int64_t step;
     const Optimizer *optimizer;
     const Tokenizer *tokenizer;
+    const char *chat_template; /* Jinja, in place of the one that the tokenizer came with; NULL: that one */
     const json_t *state;
     bool best;       /* also becomes RUN/best */
     int64_t keep;    /* at most so many besides best and last; 0: all */

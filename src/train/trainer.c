@@ -426,6 +426,7 @@ static Status save(Loop *l, bool best) {
                                           .step = l->step,
                                           .optimizer = l->t.optimizer,
                                           .tokenizer = l->t.tokenizer,
+                                          .chat_template = o->chat_template ? chat_template_source(l->t.chat) : NULL,
                                           .state = state,
                                           .best = best,
                                           .keep = o->save_total_limit},

@@ -1,4 +1,6 @@
-/* Exact match: against answers made by hand from the engine's own output, every kind of bad file, finding models. */
+/* Question sets: scores against answers made by hand from the engine's own output, formats of rows, results files that are
+ * gone on with (also after every kind of death), bad files, the command, finding models. */
+#include <errno.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -6,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "cli/cli.h"
 #include "eval/exact_match.h"
 #include "infer/open.h"
 #include "ops/backend.h"
@@ -302,21 +305,397 @@ static void test_tokenizer_and_model_must_fit(void **state) {
     assert_error(open_model(&f.open, test_path("m"), "fp32", "cpu", NULL), TANE_EINVAL, "do not belong together");
 }
 
-static Status load_and_score(void *ctx) {
-    (void)ctx;
+/* ---- formats of rows, and the rules for GSM8K */
+
+/* A line with two texts. */
+static void add_row(Str *out, const char *key, const char *text, const char *second, const char *other) {
+    assert_ok(str_printf(out, "{"));
+    quote(out, key, text);
+    assert_ok(str_printf(out, ","));
+    quote(out, second, other);
+    assert_ok(str_printf(out, "}\n"));
+}
+
+/* The same prompts in three formats, put together by suffix and separator: the same answers, the right ones. */
+static void test_formats_ask_the_same(void **state) {
+    (void)state;
+    static char said[ASKED][64];
+    static bool ended[ASKED];
+    static const char *const keys[][2] = {{"prompt", "completion"}, {"question", "answer"}, {"q", "a"}};
+    Fixture f;
+    fixture(&f);
+    make_prompts();
+    ask_one_by_one(&f.open, said, ended, 12);
+    int64_t ends = 0;
+    for (int i = 0; i < ASKED; i++) ends += ended[i];
+    for (int k = 0; k < 3; k++) {
+        Str file = {0};
+        Questions *q;
+        MatchReport r;
+        RowFormatOptions format = {.tokenizer = f.open.tokenizer, .prompt_suffix = "", .columns = k == 2 ? "question=q,answer=a" : NULL};
+        for (int i = 0; i < ASKED; i++) {
+            char *text = prompt_text[i], cut = text[strlen(text) - 1]; /* the last character: suffix or separator */
+            char begin[24];
+            snprintf(begin, sizeof begin, "%.*s", (int)strlen(text) - 1, text);
+            if (cut == '=') add_row(&file, keys[k][0], begin, keys[k][1], said[i]);
+        }
+        if (k == 1) format.prompt_suffix = "=";
+        else format.separator = "=";
+        const char *path = test_write(test_path("q.jsonl"), file.text);
+        assert_ok(questions_open(&q, &path, 1, &(QuestionOptions){.format = &format}));
+        assert_ok(exact_match(q, f.open.model, &(ExactMatchOptions){.max_new_tokens = 12}, &r));
+        int64_t expected = 0, asked = 0;
+        for (int i = 0; i < ASKED; i++) {
+            if (prompt_text[i][strlen(prompt_text[i]) - 1] != '=') continue;
+            asked++;
+            expected += ended[i];
+        }
+        assert_int_equal(r.total, asked);
+        assert_int_equal(r.right, expected);
+        assert_int_equal(r.unfinished, asked - expected);
+        match_report_free(&r);
+        questions_free(q);
+        str_free(&file);
+    }
+    assert_true(ends > 3);
+    open_model_close(&f.open);
+}
+
+/* Right numbers taken from what the model says: the rules find them again, in answers that do not end too. */
+static void test_gsm8k(void **state) {
+    (void)state;
+    static char said[ASKED][64];
+    static bool ended[ASKED];
+    Fixture f;
+    Str file = {0};
+    Questions *q;
+    MatchReport r;
+    AnswerScratch scratch = {0};
+    int64_t expected[ANSWER_RULES] = {0}, unfinished = 0;
+    fixture(&f);
+    make_prompts();
+    ask_one_by_one(&f.open, said, ended, 12);
+    for (int i = 0; i < ASKED; i++) {
+        char right[96];
+        bool found, yes;
+        assert_ok(answer_extract(i % 2 ? ANSWER_GSM8K_FLEXIBLE : ANSWER_HARNESS_FLEXIBLE,
+                                 (AnswerText){said[i], strlen(said[i])}, &scratch.said, &found));
+        snprintf(right, sizeof right, "It is so.\n#### %s", found && i % 3 ? scratch.said.text : "17.5");
+        add_row(&file, "question", prompt_text[i], "answer", right);
+        for (AnswerRule rule = ANSWER_GSM8K_STRICT; rule < ANSWER_RULES; rule++) {
+            assert_ok(answer_is_right(rule, (AnswerText){said[i], strlen(said[i])}, (AnswerText){right, strlen(right)}, &scratch, &yes));
+            expected[rule] += yes;
+        }
+        unfinished += !ended[i];
+    }
+    assert_true(expected[ANSWER_GSM8K_FLEXIBLE] > 3 && expected[ANSWER_HARNESS_FLEXIBLE] > 3 && unfinished > 3);
+    const char *path = test_write(test_path("q.jsonl"), file.text);
+    assert_ok(questions_load(&q, &path, 1, f.open.tokenizer, 0, false));
+    assert_ok(exact_match(q, f.open.model, &(ExactMatchOptions){.gsm8k = true, .max_new_tokens = 12}, &r));
+    assert_int_equal(r.first, ANSWER_GSM8K_STRICT);
+    for (AnswerRule rule = ANSWER_GSM8K_STRICT; rule < ANSWER_RULES; rule++) assert_int_equal(r.scores[rule], expected[rule]);
+    assert_int_equal(r.right, expected[ANSWER_GSM8K_STRICT]);
+    assert_int_equal(r.unfinished, unfinished);
+    assert_int_equal(match_max_new_tokens(q, true), 256);
+    assert_true(match_max_new_tokens(q, false) < 60);
+    match_report_free(&r);
+    questions_free(q);
+    file.len = 0;
+    add_row(&file, "question", "1+1?", "answer", "#### 2");
+    add_row(&file, "question", "1+1?", "answer", "two");
+    path = test_write(test_path("q.jsonl"), file.text);
+    assert_ok(questions_load(&q, &path, 1, f.open.tokenizer, 0, false));
+    assert_error(exact_match(q, f.open.model, &(ExactMatchOptions){.gsm8k = true}, &r), TANE_EFORMAT,
+                 "q.jsonl:2: the right answer has no number behind \"#### \"");
+    questions_free(q);
+    answer_scratch_free(&scratch);
+    str_free(&file);
+    open_model_close(&f.open);
+}
+
+/* ---- results files */
+
+static const char *write_questions(int n) {
+    Str file = {0};
+    make_prompts();
+    for (int i = 0; i < n; i++) add_row(&file, "prompt", prompt_text[i], "completion", i % 2 ? "1" : "");
+    const char *path = test_write(test_path("q.jsonl"), file.text);
+    str_free(&file);
+    return path;
+}
+
+/* One evaluation of a folder's model with a results file; everything is opened and closed. */
+typedef struct Evaluation {
+    int questions, slots;
+    bool (*progress)(void *user, int64_t done, int64_t right, int64_t total);
+    int calls;
+    int64_t right, unfinished, tokens, resumed;
+} Evaluation;
+
+static Status evaluate(void *ctx) {
+    Evaluation *e = ctx;
     Status st = TANE_OK;
     OpenModel open = {0};
     Questions *q = NULL;
     MatchReport r = {0};
+    Results *results = NULL;
+    json_t *settings = json_object();
     const char *path = test_path("q.jsonl");
+    if (json_object_set_new(settings, "model", json_string("m"))) TRY(FAIL(TANE_ENOMEM, "out of memory"));
     TRY(open_model(&open, test_path("m"), "fp32", "cpu", NULL));
-    TRY(questions_load(&q, &path, 1, open.tokenizer, 0, false));
-    TRY(exact_match(q, open.model, &(ExactMatchOptions){.keep_wrong = true}, &r));
-    assert_int_equal(r.total, 2);
+    TRY(questions_load(&q, &path, 1, open.tokenizer, e->questions, false));
+    TRY(results_open(&results, test_path("out.jsonl"), settings));
+    ExactMatchOptions o = {.results = results, .slots = e->slots, .max_new_tokens = 12, .progress = e->progress, .user = &e->calls};
+    TRY(exact_match(q, open.model, &o, &r));
+    assert_int_equal(r.total, e->questions);
+    e->right = r.right;
+    e->unfinished = r.unfinished;
+    e->tokens = r.tokens;
+    e->resumed = r.resumed;
+    TRY(results_close(&results));
 out:
+    json_decref(settings);
     match_report_free(&r);
     questions_free(q);
     open_model_close(&open);
+    if (results) results_close(&results);
+    return st;
+}
+
+static void forget_results(void *ctx) {
+    (void)ctx;
+    assert_ok(file_unlink(test_path("out.jsonl")));
+}
+
+static char whole_results[1 << 14];
+
+/* Whatever was there: going on gives what an uninterrupted evaluation gave. */
+static void finish_and_compare(void *ctx) {
+    Evaluation *e = ctx, rest = {.questions = e->questions, .slots = e->slots};
+    size_t before = 0, n;
+    char *there = test_read(test_path("out.jsonl"), &n);
+    for (size_t i = 0; there && i < n; i++) before += there[i] == '\n';
+    assert_ok(evaluate(&rest));
+    assert_int_equal(rest.resumed, before ? before - 1 : 0);
+    assert_string_equal(test_read(test_path("out.jsonl"), NULL), whole_results);
+}
+
+static void evaluate_whole(int questions, int slots) {
+    Evaluation e = {.questions = questions, .slots = slots};
+    forget_results(NULL);
+    assert_ok(evaluate(&e));
+    assert_int_equal(e.resumed, 0);
+    snprintf(whole_results, sizeof whole_results, "%s", test_read(test_path("out.jsonl"), NULL));
+}
+
+/* Killed at every write. */
+static void test_goes_on_after_a_kill(void **state) {
+    (void)state;
+    enum { N = 12 };
+    omp_set_num_threads(1); /* so that nothing has made threads when the test forks */
+    make_model(test_path("m"));
+    write_questions(N);
+    evaluate_whole(N, 4);
+    Evaluation e = {.questions = N, .slots = 4};
+    assert_true(test_kill_at_disk_calls(evaluate, forget_results, finish_and_compare, &e) > N);
+}
+
+static void test_goes_on_after_a_full_disk(void **state) {
+    (void)state;
+    enum { N = 6 };
+    make_model(test_path("m"));
+    write_questions(N);
+    evaluate_whole(N, 2);
+    Evaluation e = {.questions = N, .slots = 2};
+    assert_true(test_fail_disk_calls(evaluate, ENOSPC, forget_results, finish_and_compare, &e) > N);
+}
+
+/* Cut anywhere: inside a line that line is asked again; within the settings the file is refused. */
+static void test_goes_on_behind_a_torn_line(void **state) {
+    (void)state;
+    enum { N = 10 };
+    make_model(test_path("m"));
+    write_questions(N);
+    evaluate_whole(N, 3);
+    const size_t n = strlen(whole_results), settings = (size_t)(strchr(whole_results, '\n') + 1 - whole_results);
+    for (size_t keep = settings; keep <= n; keep += test_stride(53)) {
+        Evaluation e = {.questions = N, .slots = 3};
+        size_t lines = 0;
+        for (size_t i = settings; i < keep; i++) lines += whole_results[i] == '\n';
+        test_write_bytes(test_path("out.jsonl"), whole_results, keep);
+        assert_ok(evaluate(&e));
+        assert_int_equal(e.resumed, lines);
+        assert_string_equal(test_read(test_path("out.jsonl"), NULL), whole_results);
+    }
+    Evaluation e = {.questions = N};
+    test_write_bytes(test_path("out.jsonl"), whole_results, settings - 1);
+    assert_error(evaluate(&e), TANE_EINVAL, "out.jsonl is no results file of `tane eval`: it has no whole line");
+}
+
+/* Lines are in the files' order, with what was said; resumed counts are those of the whole. */
+static void test_results_are_in_order(void **state) {
+    (void)state;
+    enum { N = 30 };
+    Evaluation e = {.questions = N, .slots = 7}, again = e;
+    make_model(test_path("m"));
+    write_questions(N);
+    assert_ok(evaluate(&e));
+    char *text = test_read(test_path("out.jsonl"), NULL);
+    int64_t right = 0, tokens = 0;
+    char *line = strtok(text, "\n");
+    assert_string_equal(line, "{\"tane_eval\":1,\"model\":\"m\"}");
+    for (int i = 0; i < N; i++) {
+        json_t *object;
+        line = strtok(NULL, "\n");
+        assert_non_null(line);
+        assert_ok(json_read_text("line", line, strlen(line), &object));
+        assert_int_equal(json_integer_value(json_object_get(object, "id")), i);
+        assert_int_equal(json_integer_value(json_object_get(object, "line")), i + 1);
+        assert_string_equal(json_string_value(json_object_get(object, "file")), test_path("q.jsonl"));
+        assert_true(json_is_string(json_object_get(object, "said")));
+        assert_true(json_is_boolean(json_object_get(object, "finished")));
+        right += json_is_true(json_object_get(object, "exact_match"));
+        tokens += json_integer_value(json_object_get(object, "tokens"));
+        json_decref(object);
+    }
+    assert_int_equal(right, e.right);
+    assert_int_equal(tokens, e.tokens);
+    assert_ok(evaluate(&again));
+    assert_int_equal(again.resumed, N);
+    assert_int_equal(again.right, e.right);
+    assert_int_equal(again.unfinished, e.unfinished);
+    assert_int_equal(again.tokens, e.tokens);
+}
+
+static void test_bad_results_files(void **state) {
+    (void)state;
+    Evaluation e = {.questions = 4};
+    make_model(test_path("m"));
+    write_questions(4);
+#define LINE(id) "{\"id\":" #id ",\"exact_match\":true,\"finished\":true,\"tokens\":1,\"said\":\"\"}\n"
+#define BAD(text, message)                                                                                             \
+    test_write(test_path("out.jsonl"), text);                                                                          \
+    assert_error_contains(evaluate(&e), message);                                                                      \
+    assert_string_equal(test_read(test_path("out.jsonl"), NULL), text)
+#define HEAD "{\"tane_eval\":1,\"model\":\"m\"}\n"
+    BAD("{\"prompt\":\"1\"}\n", "out.jsonl is no results file of `tane eval`: its first line has no \"tane_eval\"");
+    BAD("some text\n", "out.jsonl");
+    BAD("\n", "out.jsonl");
+    BAD("{\"tane_eval\":2,\"model\":\"m\"}\n", "tane_eval");
+    BAD("{\"tane_eval\":1,\"model\":\"other\"}\n", "was begun with other settings: \"model\" was \"other\" and is \"m\" now");
+    BAD("{\"tane_eval\":1}\n", "\"model\" was not set and is \"m\" now");
+    BAD("{\"tane_eval\":1,\"model\":\"m\",\"limit\":3}\n", "\"limit\" was 3 and is not set now");
+    BAD(HEAD LINE(0) LINE(0), "out.jsonl:3: the id 0 is there twice");
+    BAD(HEAD LINE(4), "out.jsonl:2: \"id\" is 4");
+    BAD(HEAD LINE(-1), "out.jsonl:2: \"id\" is -1");
+    BAD(HEAD "{\"id\":0}\n", "out.jsonl:2");
+    BAD(HEAD "{\"id\":0,\n" LINE(1), "out.jsonl:2");
+    test_write(test_path("out.jsonl"), HEAD LINE(2) LINE(0));
+    assert_ok(evaluate(&e));
+    assert_int_equal(e.resumed, 2);
+    assert_ok(file_unlink(test_path("out.jsonl")));
+    test_write(test_path("out.jsonl"), "");
+    assert_ok(evaluate(&e)); /* an empty file is like none */
+    assert_int_equal(e.resumed, 0);
+#undef BAD
+#undef HEAD
+#undef LINE
+}
+
+/* ---- the command */
+
+static Status command(const char *const *words) {
+    char *argv[32];
+    int argc = 0;
+    for (; words[argc]; argc++) argv[argc] = (char *)(uintptr_t)words[argc];
+    argv[argc] = NULL;
+    fflush(stdout);
+    int out = dup(1), err = dup(2);
+    assert_non_null(freopen(test_path("stdout"), "w", stdout));
+    assert_non_null(freopen(test_path("stderr"), "w", stderr));
+    Status st = cmd_eval.run(&cmd_eval, argc, argv);
+    fflush(stdout);
+    fflush(stderr);
+    dup2(out, 1);
+    dup2(err, 2);
+    close(out);
+    close(err);
+    return st;
+}
+#define EVAL(...) command((const char *const[]){test_path("m"), "--device", test_device_name(), "--compute-dtype", "fp32", __VA_ARGS__, NULL})
+
+static json_t *printed(void) {
+    json_t *json;
+    assert_ok(json_read_file(test_path("stdout"), &json));
+    return json;
+}
+
+static void test_command_with_questions(void **state) {
+    (void)state;
+    make_model(test_path("m"));
+    const char *path = write_questions(20), *out = test_path("out.jsonl"), *wrong = test_path("wrong.jsonl");
+    assert_ok(EVAL("--data", path, "--json", "--out", out, "--extract", wrong));
+    json_t *json = printed();
+    assert_string_equal(json_string_value(json_object_get(json, "metric")), "exact_match");
+    assert_int_equal(json_integer_value(json_object_get(json, "total")), 20);
+    int64_t right = json_integer_value(json_object_get(json, "right"));
+    assert_true(json_real_value(json_object_get(json, "exact_match")) == (double)right / 20);
+    json_decref(json);
+    size_t n, lines = 0;
+    char *text = test_read(wrong, &n);
+    for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
+    assert_int_equal(lines, 20 - right);
+    if (lines) assert_memory_equal(text, "{\"prompt\":\"", 11);
+    /* The wrong ones asked again: what the model said before gives way. */
+    assert_ok(EVAL("--data", wrong, "--extract", test_path("wrong2.jsonl"), "--json"));
+    assert_string_equal(test_read(test_path("wrong2.jsonl"), NULL), text);
+    /* Other settings are refused, the same ones go on. */
+    assert_error_contains(EVAL("--data", path, "--out", out, "--limit", "7"), "\"limit\" was 0 and is 7 now");
+    assert_error_contains(EVAL("--data", wrong, "--out", out), "\"data\" was");
+    assert_ok(EVAL("--data", path, "--json", "--out", out, "--extract", wrong));
+    assert_string_equal(test_read(wrong, NULL), text);
+    json = printed();
+    assert_int_equal(json_integer_value(json_object_get(json, "resumed")), 20);
+    json_decref(json);
+    assert_error_contains(EVAL("--data", path, "--at-least", "1"), "right, less than the 100.00% that --at-least asks for");
+    assert_error_contains(EVAL("--data", path, "--stride", "3"), "--stride is about perplexity");
+    assert_error_contains(EVAL("--data", test_path("none*.jsonl")), "none*.jsonl");
+    assert_error_contains(EVAL("--data", test_write(test_path("e.jsonl"), "")), "e.jsonl");
+    assert_error_contains(EVAL("--data", path, "--chat-prompts"), "chat template");
+}
+
+static void test_command_with_gsm8k_and_texts(void **state) {
+    (void)state;
+    make_model(test_path("m"));
+    Str file = {0};
+    for (int i = 0; i < 5; i++) add_row(&file, "question", "1+1?", "answer", "#### 2");
+    const char *path = test_write(test_path("g.jsonl"), file.text), *before = test_path("before.json");
+    str_free(&file);
+    assert_ok(EVAL("--data", path, "--json", "--prompt-suffix", "=", "--max-new-tokens", "8"));
+    assert_ok(file_copy(test_path("stdout"), before));
+    json_t *json = printed();
+    assert_string_equal(json_string_value(json_object_get(json, "metric")), "gsm8k");
+    assert_true(json_is_real(json_object_get(json, "gsm8k_flexible")) && json_is_real(json_object_get(json, "harness_strict")));
+    json_decref(json);
+    assert_ok(EVAL("--data", path, "--compare", before, "--max-new-tokens", "8"));
+    assert_non_null(strstr(test_read(test_path("stdout"), NULL), "gsm8k_strict"));
+    const char *text = test_write(test_path("t.txt"), "1+2=3, what a 5*6=30");
+    assert_ok(EVAL("--data", text, "--json"));
+    json = printed();
+    assert_string_equal(json_string_value(json_object_get(json, "metric")), "perplexity");
+    assert_int_equal(json_integer_value(json_object_get(json, "bytes")), 19);
+    assert_true(json_real_value(json_object_get(json, "perplexity")) > 1);
+    json_decref(json);
+    assert_error_contains(EVAL("--data", text, "--at-least", "0.5"), "--at-least is about questions");
+    assert_error_contains(EVAL("--data", text, "--metric", "gsm8k"), "t.txt: the file is plain text; a question set needs");
+    assert_error_contains(EVAL("--data", path, "--metric", "perplexity"), "g.jsonl:1: the row is of the format question");
+}
+
+static Status load_and_score(void *ctx) {
+    (void)ctx;
+    Evaluation e = {.questions = 2};
+    Status st = evaluate(&e);
+    file_unlink(test_path("out.jsonl"));
     return st;
 }
 
@@ -331,7 +710,16 @@ static void test_memory_runs_out(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        TEST(test_goes_on_after_a_kill), /* forks: before anything makes threads */
         TEST(test_scores),
+        TEST(test_formats_ask_the_same),
+        TEST(test_gsm8k),
+        TEST(test_goes_on_after_a_full_disk),
+        TEST(test_goes_on_behind_a_torn_line),
+        TEST(test_results_are_in_order),
+        TEST(test_bad_results_files),
+        TEST(test_command_with_questions),
+        TEST(test_command_with_gsm8k_and_texts),
         TEST(test_progress_can_stop_it),
         TEST(test_nan_weights_are_an_error),
         TEST(test_bad_files),

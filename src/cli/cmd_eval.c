@@ -62,6 +62,15 @@ static const Option rows[] = {
 
 const OptionTable eval_options = {"tane eval", rows, sizeof rows / sizeof *rows};
 
+/* All options of rows, for the defaults of those that are about training. */
+#define OPTION_STRUCT DataOptions
+static const Option data_rows[] = {
+#include "base/option_rows.h"
+#include "data/options.def"
+#include "base/option_end.h"
+};
+static const OptionTable data_table = {"tane eval", data_rows, sizeof data_rows / sizeof *data_rows};
+
 /* ---- progress ---- */
 
 static volatile sig_atomic_t interrupted;
@@ -209,13 +218,14 @@ out:
 }
 
 static Status run(const Command *self, int argc, char **argv) {
-    EvalConfig config = {.rows = {.layout = "padding", .truncation = "error", .completion_only = true}};
-    OptionSet set;
+    EvalConfig config;
+    OptionSet defaults, set;
     StringList words;
     Evaluation e = {.config = &config};
     EvalBefore before = {0};
-    TRY_RETURN(option_init(&set, self->options, &config));
     Status st = TANE_OK;
+    TRY_RETURN(option_init(&defaults, &data_table, &config.rows));
+    TRY(option_init(&set, self->options, &config));
     TRY(option_parse_args(&set, argc, argv, &words));
     if (words.n != 1)
         TRY(cli_usage(self, words.n ? "one model at a time, please" : "which model? It comes in front of --data"));
@@ -229,6 +239,7 @@ out:
     open_model_close(&e.open);
     arena_release(&e.arena);
     option_release(&set);
+    option_release(&defaults);
     return st;
 }
 

@@ -89,19 +89,16 @@ static Status judge(Asking *a, const Question *item, Answer *answer) {
 static Status save(Asking *a, size_t index, const Answer *answer) {
     const Question *item = &a->q->items[index];
     const MatchReport *r = a->report;
-    json_t *line = json_pack("{s:I, s:s, s:I}", "id", (json_int_t)index, "file", a->q->paths[item->file], "line",
-                             (json_int_t)item->line);
-    bool whole = line != NULL;
+    json_t *line = json_object();
+    bool whole = results_set(line, "id", json_integer((json_int_t)index)) &&
+                 results_set(line, "file", json_string(a->q->paths[item->file])) &&
+                 results_set(line, "line", json_integer(item->line));
     for (AnswerRule rule = r->first; rule < r->end; rule++)
-        whole = whole && !json_object_set_new(line, answer_rule_name(rule), json_boolean(answer->right[rule]));
-    whole = whole && !json_object_set_new(line, "finished", json_boolean(answer->finished)) &&
-            !json_object_set_new(line, "tokens", json_integer(answer->tokens)) &&
-            !json_object_set_new(line, "said", json_stringn(answer->said.text, answer->said.n));
-    if (!whole) {
-        json_decref(line);
-        line = NULL;
-    }
-    return results_add(a->options->results, line);
+        whole = whole && results_set(line, answer_rule_name(rule), json_boolean(answer->right[rule]));
+    whole = whole && results_set(line, "finished", json_boolean(answer->finished)) &&
+            results_set(line, "tokens", json_integer(answer->tokens)) &&
+            results_set(line, "said", json_stringn(answer->said.text, answer->said.n));
+    return results_add(a->options->results, line, whole);
 }
 
 static Status take_saved(void *user, int64_t id, const json_t *line, const char *where) {

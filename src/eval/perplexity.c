@@ -81,9 +81,12 @@ static Status make_tapes(Measuring *m, bool all) {
 
 static Status save(Measuring *m, const Item *item, double loss) {
     if (!m->o->results) return TANE_OK;
-    return results_add(m->o->results, json_pack("{s:I, s:s, s:I, s:I, s:I, s:f}", "id", (json_int_t)item->id, "file",
-                                                item->file->path, "line", (json_int_t)item->line, "tokens",
-                                                (json_int_t)item->tokens, "bytes", (json_int_t)item->bytes, "loss", loss));
+    json_t *line = json_object();
+    bool whole = results_set(line, "id", json_integer(item->id)) && results_set(line, "file", json_string(item->file->path)) &&
+                 results_set(line, "line", json_integer(item->line)) &&
+                 results_set(line, "tokens", json_integer(item->tokens)) &&
+                 results_set(line, "bytes", json_integer(item->bytes)) && results_set(line, "loss", json_real(loss));
+    return results_add(m->o->results, line, whole);
 }
 
 static Status tell(Measuring *m, bool last) {

@@ -32,8 +32,9 @@ Status results_file_stamp(const char *path, Str *out) {
 static Status write_settings(const Results *r, const json_t *settings) {
     Status st = TANE_OK;
     Str text = {0};
-    json_t *line = json_pack("{s:i}", version_key, RESULTS_VERSION);
-    if (!line || json_object_update(line, (json_t *)(uintptr_t)settings))
+    json_t *line = json_object();
+    if (!results_set(line, version_key, json_integer(RESULTS_VERSION)) ||
+        json_object_update(line, (json_t *)(uintptr_t)settings))
         TRY(FAIL(TANE_ENOMEM, "%s: out of memory for the settings", r->path));
     TRY(json_write_str(&text, line));
     TRY(str_add(&text, "\n", 1));
@@ -165,8 +166,8 @@ out:
 
 /* ---- writing ---- */
 
-static Status add_line(Results *r, const json_t *line) {
-    if (!line) return FAIL(TANE_ENOMEM, "%s: out of memory for a result", r->path);
+static Status add_line(Results *r, const json_t *line, bool whole) {
+    if (!whole) return FAIL(TANE_ENOMEM, "%s: out of memory for a result", r->path);
     if (!r->writer) TRY_RETURN(fw_append(&r->writer, r->path));
     r->line.len = 0;
     TRY_RETURN(json_write_str(&r->line, line));
@@ -175,8 +176,8 @@ static Status add_line(Results *r, const json_t *line) {
     return fw_flush(r->writer);
 }
 
-Status results_add(Results *r, json_t *line) {
-    Status st = add_line(r, line);
+Status results_add(Results *r, json_t *line, bool whole) {
+    Status st = add_line(r, line, whole);
     json_decref(line);
     return st;
 }

@@ -28,8 +28,12 @@ Status results_read(const Results *results, int64_t n_ids, ResultTake take, void
 /* TANE_EFORMAT: the taker has seen this id before. */
 Status results_twice(const char *where, int64_t id);
 
-/* Adds {"id": id, ...}; takes over `line`, an object with an id (NULL is being out of memory). */
-Status results_add(Results *results, json_t *line);
+/* Adds {"id": id, ...}, packed by results_set. Takes over `line`; `whole` is false when a results_set was. */
+Status results_add(Results *results, json_t *line, bool whole);
+/* A member; false when there is no memory for it or for the object. */
+static inline bool results_set(json_t *line, const char *key, json_t *value) {
+    return !json_object_set_new(line, key, value);
+}
 /* All items are there: sorts the lines by id. */
 Status results_sort(Results *results);
 /* What was added is on the disk when this returns TANE_OK. *results is NULL afterwards; NULL is fine. */

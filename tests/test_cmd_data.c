@@ -179,7 +179,8 @@ static void show_prints_the_rows_of_a_layout(void **state) {
     assert_says(text, "m.jsonl:6  4 [</s>]\nrow 1: 2 documents, 8 of 9 positions\n");
     assert_says(text, "row 2: 1 documents, 5 of 9 positions\n");
     assert_says(captured_stderr(), "5 rows, 27 tokens, the longest row 9; 0 dropped, 0 cut, 0 unknown tokens");
-    text = OUTPUT("show", data, "--tokenizer", model, "--layout", "packing", "--max-length", "9", "--json", "--limit", "1");
+    text = OUTPUT("show", data, "--tokenizer", model, "--layout", "packing", "--max-length", "9", "--json", "--limit",
+                  "1");
     assert_int_equal(lines_of(test_path("stdout")), 2);
     assert_says(text, "{\"line\":5,\"ids\":[");
     assert_says(text, "\"row\":0}\n{\"line\":6,");
@@ -275,7 +276,8 @@ static void prepare_makes_tokens_once(void **state) {
     (void)OUTPUT("prepare", data, "--tokenizer", model, "--out", out, "--shard-tokens", "12");
     assert_says(captured_stderr(), "nothing has changed, the tokens are used as they are: 27 tokens in 3 shards");
     /* max_length, truncation and layout play no part; what rows become does. */
-    (void)OUTPUT("prepare", data, "--tokenizer", model, "--out", out, "--shard-tokens", "12", "--max-length", "3", "--packing");
+    (void)OUTPUT("prepare", data, "--tokenizer", model, "--out", out, "--shard-tokens", "12", "--max-length", "3",
+                 "--packing");
     assert_says(captured_stderr(), "nothing has changed");
     assert_error(PREPARE(data, "--tokenizer", model, "--out", out, "--shard-tokens", "12", "--add-bos"), TANE_EINVAL,
                  "tokens that were prepared with other settings");
@@ -308,7 +310,8 @@ static void prepare_writes_for_others(void **state) {
     assert_says(captured_stderr(), "llmc: 3 files of llmc, 27 tokens to train on, 0 held out");
     assert_non_null(test_read(test_path("llmc/train_000003.bin"), &n));
     assert_int_equal(n, 1024 + 14);
-    text = OUTPUT("show", test_path("llmc/train_*.bin"), "--tokenizer", model, "--layout", "windows", "--max-length", "26");
+    text = OUTPUT("show", test_path("llmc/train_*.bin"), "--tokenizer", model, "--layout", "windows", "--max-length",
+                  "26");
     assert_says(text, "train_000003.bin:1  [0] [=] [3] [0] [</s>] [4] [</s>]\n");
 }
 
@@ -320,8 +323,10 @@ static void wrong_usage_of_prepare_is_explained(void **state) {
     assert_error(PREPARE("--tokenizer", model, "--out", out), TANE_EINVAL, "name at least one file");
     assert_error(PREPARE(data, "--tokenizer", model, "--out", out, "--holdout", "0.1"), TANE_EINVAL,
                  "--holdout is for --write llmc and nanogpt");
-    assert_error(PREPARE(data, "--tokenizer", model, "--out", out, "--write", "nanogtp"), TANE_EINVAL, "it must be one of tane, llmc, nanogpt");
-    assert_error(PREPARE(data, "--tokenizer", model, "--out", out, "--write", "llmc", "--holdout", "1"), TANE_EINVAL, "0.9");
+    assert_error(PREPARE(data, "--tokenizer", model, "--out", out, "--write", "nanogtp"), TANE_EINVAL,
+                 "it must be one of tane, llmc, nanogpt");
+    assert_error(PREPARE(data, "--tokenizer", model, "--out", out, "--write", "llmc", "--holdout", "1"), TANE_EINVAL,
+                 "0.9");
     assert_error(PREPARE(data, "--tokenizer", model, "--out", out, "--shard-tokens", "-1"), TANE_EINVAL, "shard");
     assert_error(PREPARE(test_path("none/*.jsonl"), "--tokenizer", model, "--out", out), TANE_ENOTFOUND, "none");
     assert_false(dir_exists(out));

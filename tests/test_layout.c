@@ -1,5 +1,5 @@
-/* Layouts: packing (every row once, full units, worst cases), what a packed unit tells attention, windows (places, shares,
- * in order), and that the order of units does not depend on batches or ranks. */
+/* Layouts: packing (every row once, full units, worst cases), what a packed unit tells attention, windows (places,
+ * shares, in order), and that the order of units does not depend on batches or ranks. */
 #include "support.h"
 
 #include <math.h>
@@ -17,7 +17,8 @@ static int make_tokenizer(void **state) {
     (void)state;
     if (test_setup(NULL) != 0) return -1;
     static const char *const sentences[] = {"0123456789", "+-*/()=", "abcdefghijklmnopqrstuvwxyz", "12+34=46"};
-    TokenizerTrainOptions options = {.model_type = "char", .vocab_size = VOCAB, .character_coverage = 1.0, .threads = 1};
+    TokenizerTrainOptions options = {
+        .model_type = "char", .vocab_size = VOCAB, .character_coverage = 1.0, .threads = 1};
     assert_ok(tokenizer_train(sentences, sizeof sentences / sizeof *sentences, &options, test_path("chars")));
     assert_ok(tokenizer_load(&tok, test_path("chars.model")));
     return test_teardown(NULL);
@@ -33,10 +34,12 @@ static int free_tokenizer(void **state) {
 
 /* Packs, and checks what must always hold; returns the units. */
 static int64_t packed(int64_t width, int64_t n, const int32_t *lengths) {
-    int64_t *unit_of = calloc((size_t)n + 1, sizeof *unit_of), *again = calloc((size_t)n + 1, sizeof *again), units, same;
+    int64_t *unit_of = calloc((size_t)n + 1, sizeof *unit_of), *again = calloc((size_t)n + 1, sizeof *again), units,
+            same;
     for (int64_t i = 0; i < n; i++) unit_of[i] = again[i] = -1;
     assert_ok(layout_best_fit(width, n, lengths, unit_of, &units));
-    int64_t *used = calloc((size_t)units + 1, sizeof *used), tokens = 0, *rows = calloc((size_t)units + 1, sizeof *rows);
+    int64_t *used = calloc((size_t)units + 1, sizeof *used), tokens = 0,
+            *rows = calloc((size_t)units + 1, sizeof *rows);
     for (int64_t i = 0; i < n; i++) {
         if (unit_of[i] < 0 || unit_of[i] >= units) fail_msg("row %d is in unit %d", (int)i, (int)unit_of[i]);
         used[unit_of[i]] += lengths[i];
@@ -67,9 +70,10 @@ static void equal_rows_are_packed(void **state) {
     static const struct {
         int64_t width, n, length, units;
     } cases[] = {
-        {64, 100, 64, 100}, {64, 100, 63, 100}, {64, 100, 33, 100}, {64, 101, 32, 51}, {64, 100, 1, 2},    {64, 64, 1, 1},
-        {64, 65, 1, 2},     {64, 1, 64, 1},     {64, 1, 1, 1},      {64, 0, 1, 0},     {2, 7, 1, 4},       {1, 7, 1, 7},
-        {1024, 1000, 1023, 1000}, {1024, 1000, 341, 334}, {64, 10, 0, 1}, {63, 50, 21, 17}, {65, 50, 64, 50},
+        {64, 100, 64, 100}, {64, 100, 63, 100}, {64, 100, 33, 100},       {64, 101, 32, 51},      {64, 100, 1, 2},
+        {64, 64, 1, 1},     {64, 65, 1, 2},     {64, 1, 64, 1},           {64, 1, 1, 1},          {64, 0, 1, 0},
+        {2, 7, 1, 4},       {1, 7, 1, 7},       {1024, 1000, 1023, 1000}, {1024, 1000, 341, 334}, {64, 10, 0, 1},
+        {63, 50, 21, 17},   {65, 50, 64, 50},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int32_t *lengths = same_lengths(cases[i].n, (int32_t)cases[i].length);
@@ -128,7 +132,8 @@ static void units_are_full(void **state) {
         double full = (double)tokens / (double)(units * 1024);
         print_message("%d rows: %.3f%% full, %d units\n", (int)rows[i], 100 * full, (int)units);
         if (i > 0 && full < 0.995) fail_msg("only %.4f full", full);
-        if (i == 0) assert_in_range(units, (tokens + 1023) / 1024, (tokens + 1023) / 1024 + 1); /* the last one weighs more */
+        if (i == 0)
+            assert_in_range(units, (tokens + 1023) / 1024, (tokens + 1023) / 1024 + 1); /* the last one weighs more */
         free(lengths);
     }
 }
@@ -506,7 +511,8 @@ static void weights_shift_the_share_of_windows(void **state) {
         double x = w[0] * w[1] * (double)(dataset_stream_tokens(set, 0) - WIDTH);
         double y = w[2] * w[3] * (double)(dataset_stream_tokens(set, 1) - WIDTH), share = x / (x + y);
         assert_ok(layout_new(&l, set, LAYOUT_WINDOWS, WIDTH));
-        double tokens = w[0] * w[1] * (double)dataset_stream_tokens(set, 0) + w[2] * w[3] * (double)dataset_stream_tokens(set, 1);
+        double tokens = w[0] * w[1] * (double)dataset_stream_tokens(set, 0) +
+                        w[2] * w[3] * (double)dataset_stream_tokens(set, 1);
         assert_int_equal(layout_units(l), (int64_t)(tokens / WIDTH));
         for (int64_t k = 0; k < DRAWS; k++) {
             DatasetRow row;

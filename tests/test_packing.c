@@ -20,7 +20,8 @@ static int make_tokenizer(void **state) {
     (void)state;
     if (test_setup(NULL) != 0) return -1;
     static const char *const sentences[] = {"0123456789", "+-*/()=", "abcdefghijklmnopqrstuvwxyz", "12+34=46"};
-    TokenizerTrainOptions options = {.model_type = "char", .vocab_size = VOCAB, .character_coverage = 1.0, .threads = 1};
+    TokenizerTrainOptions options = {
+        .model_type = "char", .vocab_size = VOCAB, .character_coverage = 1.0, .threads = 1};
     assert_ok(tokenizer_train(sentences, sizeof sentences / sizeof *sentences, &options, test_path("chars")));
     assert_ok(tokenizer_load(&tok, test_path("chars.model")));
     return test_teardown(NULL);
@@ -44,7 +45,8 @@ static Dataset *documents(void) {
     for (int64_t d = 0; d < DOCUMENTS; d++) {
         int32_t ids[WIDTH + 1];
         uint8_t mask[WIDTH + 1];
-        size_t n = d == 3 ? WIDTH + 1 : d == 4 ? 2 : 2 + rng_below(&rng, WIDTH - 1), prompt = 1 + rng_below(&rng, n - 1);
+        size_t n = d == 3 ? WIDTH + 1 : d == 4 ? 2 : 2 + rng_below(&rng, WIDTH - 1);
+        size_t prompt = 1 + rng_below(&rng, n - 1);
         for (size_t i = 0; i < n; i++) {
             ids[i] = (int32_t)rng_below(&rng, VOCAB);
             mask[i] = i >= prompt;
@@ -246,8 +248,9 @@ static void assert_packed_equals_unpacked(const Kind *k, double sum_bound, doubl
             Outcome packed = outcome(k, *device, s.packed, rows[i], targets, NULL);
             double sum = fabs(packed.sum - one.sum) / one.sum, loss = worst_loss(&packed, &one),
                    grad = grads_differ(&shape.model->params, packed.grads, one.grads);
-            print_message("%s %s window %d, %d rows: sum of losses off by %.2g, a document's by %.2g, gradients by %.2g\n",
-                          test_device_title(*device), k->family, (int)k->window, (int)rows[i], sum, loss, grad);
+            print_message(
+                "%s %s window %d, %d rows: sum of losses off by %.2g, a document's by %.2g, gradients by %.2g\n",
+                test_device_title(*device), k->family, (int)k->window, (int)rows[i], sum, loss, grad);
             assert_int_equal(packed.targets, targets);
             assert_int_equal(packed.real, one.real);
             assert_true(sum <= sum_bound && loss <= loss_bound && grad <= grad_bound);
@@ -268,8 +271,8 @@ static void in_fp32_they_are_equal(void **state) {
     for (int i = 0; i < 4; i++) assert_packed_equals_unpacked(&kinds[i], 1e-6, 1e-5, 1e-5);
 }
 
-/* On the CPU the losses are the same to the bit: no token's numbers depend on what else is in the row. On a GPU attention adds
- * up in another order: a bf16 number has 8 bits, and what is rounded otherwise differs by such a part. */
+/* On the CPU the losses are the same to the bit: no token's numbers depend on what else is in the row. On a GPU
+ * attention adds up in another order: a bf16 number has 8 bits, and what is rounded otherwise differs by such a part. */
 static void in_bf16_they_are_equal_but_for_rounding(void **state) {
     (void)state;
     static const Kind kinds[] = {{"gpt2", 0, DTYPE_BF16, RECOMPUTE_NONE}, {"llama", 0, DTYPE_BF16, RECOMPUTE_NONE}};
@@ -288,8 +291,8 @@ static void positions_go_on(Batch *b) {
     for (int64_t i = 0; i < b->rows * b->width; i++) b->positions[i] = (int32_t)(i % b->width);
 }
 
-/* The comparison above sees documents that attend to each other, and learned positions that do not begin anew. (Rotary ones
- * only matter by their differences.) */
+/* The comparison above sees documents that attend to each other, and learned positions that do not begin anew. (Rotary
+ * ones only matter by their differences.) */
 static void documents_that_are_not_kept_apart_differ(void **state) {
     (void)state;
     static const Kind gpt2 = {"gpt2", 0, DTYPE_F32, RECOMPUTE_NONE}, llama = {"llama", 0, DTYPE_F32, RECOMPUTE_NONE};

@@ -1,5 +1,5 @@
-/* Prepared tokens: the same data as the files they came from; reuse, and what is not reused; kill -9 and full disks at any
- * disk call; damaged folders; files for llm.c and nanoGPT.
+/* Prepared tokens: the same data as the files they came from; reuse, and what is not reused; kill -9 and full disks at
+ * any disk call; damaged folders; files for llm.c and nanoGPT.
  *
  * Some tests fork: until the last ones no thread may have been made, so everything runs on one. */
 #include "support.h"
@@ -23,7 +23,8 @@ static Tokenizer *tokenizer_of(const char *name, const char *letters, int64_t vo
     const char *sentences[] = {"0123456789", "+-*/()=,.", letters};
     char model[600];
     Tokenizer *out;
-    TokenizerTrainOptions options = {.model_type = "char", .vocab_size = vocab, .character_coverage = 1.0, .threads = 1};
+    TokenizerTrainOptions options = {
+        .model_type = "char", .vocab_size = vocab, .character_coverage = 1.0, .threads = 1};
     assert_ok(tokenizer_train(sentences, 3, &options, test_path("%s", name)));
     snprintf(model, sizeof model, "%s.model", test_path("%s", name));
     assert_ok(tokenizer_load(&out, model));
@@ -58,7 +59,8 @@ typedef struct Files {
 static const char *pairs_file(const char *name, int n) {
     const char *path = test_path("%s", name);
     FILE *f = fopen(path, "wb");
-    for (int i = 0; i < n; i++) fprintf(f, "{\"prompt\":\"%d+%d=\",\"completion\":\"%d\"}\n", i * 37 % 1000, i, i * 37 % 1000 + i);
+    for (int i = 0; i < n; i++)
+        fprintf(f, "{\"prompt\":\"%d+%d=\",\"completion\":\"%d\"}\n", i * 37 % 1000, i, i * 37 % 1000 + i);
     fclose(f);
     return path;
 }
@@ -95,11 +97,12 @@ static Files few_files(void) {
 }
 
 static PrepareOptions usual(int64_t shard_tokens) {
-    return (PrepareOptions){.tokenize = {.format = {.tokenizer = tok, .format = "auto", .loss = LOSS_COMPLETION, .add_eos = true},
-                                         .text_separator = "\n\n",
-                                         .shard_tokens = shard_tokens},
-                            .tokenizer = "chars.model",
-                            .settings = "as usual"};
+    return (PrepareOptions){
+        .tokenize = {.format = {.tokenizer = tok, .format = "auto", .loss = LOSS_COMPLETION, .add_eos = true},
+                     .text_separator = "\n\n",
+                     .shard_tokens = shard_tokens},
+        .tokenizer = "chars.model",
+        .settings = "as usual"};
 }
 
 static Status try_prepare(const char *folder, const Files *files, PrepareOptions options, PrepareReport *report) {
@@ -249,7 +252,8 @@ static Folder read_folder(const char *path) {
 
 static void assert_same_folder(const char *path, const Folder *want) {
     Folder got = read_folder(path);
-    for (size_t i = 0; i < got.list.n && i < want->list.n; i++) assert_string_equal(got.list.names[i], want->list.names[i]);
+    for (size_t i = 0; i < got.list.n && i < want->list.n; i++)
+        assert_string_equal(got.list.names[i], want->list.names[i]);
     assert_int_equal(got.list.n, want->list.n);
     for (size_t i = 0; i < got.list.n; i++) {
         if (got.sizes[i] != want->sizes[i] || memcmp(got.bytes[i], want->bytes[i], got.sizes[i]))
@@ -281,7 +285,8 @@ static void assert_differs(const char *folder, const Files *files, PrepareOption
     PrepareReport r;
     Folder before = read_folder(folder);
     char says[200];
-    snprintf(says, sizeof says, "tokens holds tokens that were prepared with other %s; remove the folder, or choose", what);
+    snprintf(says, sizeof says, "tokens holds tokens that were prepared with other %s; remove the folder, or choose",
+             what);
     assert_error(try_prepare(folder, files, options, &r), TANE_EINVAL, says);
     assert_same_folder(folder, &before);
     dir_list_free(&before.list);
@@ -336,7 +341,8 @@ static void job_check(void *user) {
     if (file_exists(test_path("tokens/index.json"))) {
         Status st = try_load(&set, job->folder);
         whole = st == TANE_OK;
-        if (!whole) assert_error(st, TANE_EINVAL, "its preparation was interrupted; run the same `tane data prepare` again");
+        if (!whole)
+            assert_error(st, TANE_EINVAL, "its preparation was interrupted; run the same `tane data prepare` again");
         else dataset_free(set);
     }
     assert_ok(try_prepare(job->folder, &job->files, usual(JOB_SHARD), &r));
@@ -398,19 +404,21 @@ static void it_can_be_stopped(void **state) {
     dir_list_free(&job.whole.list);
 }
 
-/* A bad row in the second file: what was done of the first is kept, and after it is mended... the files have changed. */
+/* What was done before a bad row is no use when its file has been mended: that is another file. */
 static void a_bad_row_is_named(void **state) {
     (void)state;
     Files files = few_files();
     PrepareReport r;
     test_write(files.path[1], "");
-    files.path[1] = test_write(test_path("data/bad.jsonl"), "{\"prompt\":\"1\",\"completion\":\"2\"}\n{\"prompt\":\"1\"}\n");
+    files.path[1] = test_write(test_path("data/bad.jsonl"),
+                               "{\"prompt\":\"1\",\"completion\":\"2\"}\n{\"prompt\":\"1\"}\n");
     assert_error(try_prepare(test_path("tokens"), &files, usual(100), &r), TANE_EFORMAT,
                  "data/bad.jsonl:2: \"completion\" is missing");
     Dataset *set;
     assert_error(try_load(&set, test_path("tokens")), TANE_EINVAL, "its preparation was interrupted");
     test_write(files.path[1], "{\"prompt\":\"1\",\"completion\":\"2\"}\n{\"prompt\":\"1\",\"completion\":\"2\"}\n");
-    assert_error(try_prepare(test_path("tokens"), &files, usual(100), &r), TANE_EINVAL, "other files (or they have changed");
+    assert_error(try_prepare(test_path("tokens"), &files, usual(100), &r), TANE_EINVAL,
+                 "other files (or they have changed");
 }
 
 static Status prepare_anew(void *user) {
@@ -513,12 +521,14 @@ static void damaged_indexes_are_errors(void **state) {
         int shard;
         const char *value, *load, *prepare; /* NULL: fine */
     } cases[] = {
-        {"version", -1, "2", "prepared by another version of tane (format 2, this one reads 1)", "other versions of tane"},
+        {"version", -1, "2", "prepared by another version of tane (format 2, this one reads 1)",
+         "other versions of tane"},
         {"version", -1, "\"1\"", "version", "other versions of tane"},
         {"version", -1, NULL, "version", "other versions of tane"},
         {"complete", -1, NULL, "complete", "complete"},
         {"complete", -1, "1", "complete", "complete"},
-        {"tokenizer_hash", -1, "\"0\"", "its tokens were made with another tokenizer (chars.model)", "other tokenizers"},
+        {"tokenizer_hash", -1, "\"0\"", "its tokens were made with another tokenizer (chars.model)",
+         "other tokenizers"},
         {"tokenizer_hash", -1, "7", "tokenizer_hash", "other tokenizers"},
         {"tokenizer", -1, NULL, "tokenizer", NULL},
         {"shards", -1, NULL, "names no shards", "has no list \"shards\""},
@@ -637,11 +647,13 @@ static void ids_beyond_the_vocabulary_are_named(void **state) {
     Dataset *set;
     assert_int_equal(vocab, 49);
     const char *path = test_write_bytes(test_path("train.bin"), bare, sizeof bare);
-    assert_error(try_load(&set, path), TANE_EFORMAT, "train.bin: token 3 is 49, but the tokenizer has only 49: the file was made");
+    assert_error(try_load(&set, path), TANE_EFORMAT,
+                 "train.bin: token 3 is 49, but the tokenizer has only 49: the file was made");
     test_write_bytes(path, bare, 6);
     dataset_free(load(path));
     write_ids(test_path("x.tok"), ids, 5, hash);
-    assert_error(try_load(&set, test_path("x.tok")), TANE_EFORMAT, "x.tok: token 3 is 49, but the tokenizer has only 49");
+    assert_error(try_load(&set, test_path("x.tok")), TANE_EFORMAT,
+                 "x.tok: token 3 is 49, but the tokenizer has only 49");
     write_ids(test_path("x.tok"), negative, 2, hash);
     assert_error(try_load(&set, test_path("x.tok")), TANE_EFORMAT, "x.tok: token 1 is 4294967295, but");
     write_ids(test_path("x.tok"), ids, 3, hash);
@@ -652,7 +664,8 @@ static void ids_beyond_the_vocabulary_are_named(void **state) {
     write_ids(test_path("tokens/000001.tok"), ids, 5, hash);
     snprintf(says, sizeof says, "\"%s\"", hash);
     edit_index("sha256", 1, says);
-    assert_error(try_load(&set, test_path("tokens")), TANE_EFORMAT, "000001.tok: token 3 is 49, but the tokenizer has only 49");
+    assert_error(try_load(&set, test_path("tokens")), TANE_EFORMAT,
+                 "000001.tok: token 3 is 49, but the tokenizer has only 49");
     /* What is called .tok is a shard of tane's or nothing: never nanoGPT's. */
     test_write_bytes(test_path("y.tok"), bare, 6);
     assert_error(try_load(&set, test_path("y.tok")), TANE_EFORMAT, "y.tok: this is no shard of tokens");
@@ -679,7 +692,8 @@ static void exports_hold_the_tokens(void **state) {
     for (int llmc = 0; llmc < 2; llmc++)
         for (int h = 0; h < 3; h++) {
             static const double holdouts[] = {0, 0.1, 0.5};
-            ExportOptions o = {.format = llmc ? SHARD_LLMC : SHARD_NANOGPT, .holdout = holdouts[h], .shard_tokens = 170};
+            ExportOptions o = {
+                .format = llmc ? SHARD_LLMC : SHARD_NANOGPT, .holdout = holdouts[h], .shard_tokens = 170};
             const char *out = test_path("%d-%d", llmc, h);
             assert_ok(prepared_export(test_path("tokens"), tok, out, &o, &r));
             assert_int_equal(r.train + r.val, n);

@@ -162,8 +162,8 @@ static void pieces_without_tokens_begin_nothing(void **state) {
     shard_builder_free(&b);
 }
 
-/* In a window a document's first token follows another document. It is trained on when the one behind it is, whatever else
- * is in the shard: without a mask all are. */
+/* In a window a document's first token follows another document. It is trained on when the one behind it is, whatever
+ * else is in the shard: without a mask all are. */
 static void first_tokens_of_documents_have_a_bit(void **state) {
     (void)state;
     int32_t ids[] = {1, 2, 3};
@@ -230,7 +230,8 @@ static void damaged_files_are_named(void **state) {
         {"flags-high", AT_FLAGS, 4, 0x80000001u, 0, "flags 2147483649"},
         {"tokens-most", AT_TOKENS, 8, UINT64_MAX, 0, "cannot hold 18446744073709551615 tokens in 3 documents"},
         {"tokens-wrap", AT_TOKENS, 8, (uint64_t)1 << 63, 0, "cannot hold 9223372036854775808 tokens"},
-        {"tokens-one-section-more", AT_TOKENS, 8, 97, 0, "has 448 bytes, but its head makes it 512: it is cut or damaged"},
+        {"tokens-one-section-more", AT_TOKENS, 8, 97, 0,
+         "has 448 bytes, but its head makes it 512: it is cut or damaged"},
         {"tokens-fewer", AT_TOKENS, 8, 75, 0, "the bounds of its documents are damaged"},
         {"tokens-none", AT_TOKENS, 8, 0, 0, "but its head makes it"},
         {"documents-most", AT_DOCUMENTS, 8, UINT64_MAX, 0, "in 18446744073709551615 documents; prepare the data again"},
@@ -356,7 +357,8 @@ static void files_of_nanogpt_are_read(void **state) {
     assert_int_equal(shard_token(&s, 2), 65535);
     shard_release(&s);
     test_write_bytes(path, ids, 5);
-    assert_error(shard_map(&s, path, SHARD_NANOGPT), TANE_EFORMAT, "train.bin: 5 bytes are no whole number of tokens of 2");
+    assert_error(shard_map(&s, path, SHARD_NANOGPT), TANE_EFORMAT,
+                 "train.bin: 5 bytes are no whole number of tokens of 2");
     test_write(path, "");
     assert_ok(shard_detect(path, &format));
     assert_error(shard_map(&s, path, SHARD_NANOGPT), TANE_EFORMAT, "train.bin: the file is empty: it holds no tokens");

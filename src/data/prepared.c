@@ -81,7 +81,9 @@ typedef struct Opened {
 } Opened;
 
 enum { BLOCK = 1 << 16 };
-static int64_t block_end(const TokenShard *s, int64_t begin) { return begin + BLOCK < s->tokens ? begin + BLOCK : s->tokens; }
+static int64_t block_end(const TokenShard *s, int64_t begin) {
+    return begin + BLOCK < s->tokens ? begin + BLOCK : s->tokens;
+}
 
 /* Every id must be below the vocabulary's size. */
 static Status check_ids(const Opened *o, int64_t vocab) {
@@ -91,7 +93,10 @@ static Status check_ids(const Opened *o, int64_t vocab) {
     for (int64_t b = 0; b < s->tokens; b += BLOCK) {
         int64_t end = block_end(s, b), i = b;
         uint32_t most = 0;
-        for (int64_t k = b; k < end; k++) most = (uint32_t)shard_token(s, k) > most ? (uint32_t)shard_token(s, k) : most;
+        for (int64_t k = b; k < end; k++) {
+            uint32_t id = (uint32_t)shard_token(s, k);
+            most = id > most ? id : most;
+        }
         if (most < vocab) continue;
         while ((uint32_t)shard_token(s, i) < vocab) i++;
         bad = i < bad ? i : bad;
@@ -373,8 +378,8 @@ static Status check_present(const char *folder, const json_t *index) {
     Status st = list_shards(folder, index, &list, &n);
     for (size_t i = 0; st == TANE_OK && i < n; i++)
         if (!file_exists(list[i].path))
-            st = FAIL(TANE_ENOTFOUND, "%s is missing, but index.json names it; remove the folder and prepare the data again",
-                      list[i].path);
+            st = FAIL(TANE_ENOTFOUND, "%s is missing, but index.json names it; remove the folder and prepare the data "
+                      "again", list[i].path);
     close_all(list, n);
     return st;
 }
@@ -408,9 +413,9 @@ static Status go_on(Preparing *p, const json_t *there) {
 static Status no_other_index(const char *folder) {
     char *path;
     TRY_RETURN(path_join(&path, folder, "index.json"));
-    Status st = !file_exists(path) ? TANE_OK
-                                   : FAIL(TANE_EINVAL, "%s is not of prepared tokens; choose a folder of its own for the tokens",
-                                          path);
+    Status st = TANE_OK;
+    if (file_exists(path))
+        st = FAIL(TANE_EINVAL, "%s is not of prepared tokens; choose a folder of its own for the tokens", path);
     mem_free(path);
     return st;
 }

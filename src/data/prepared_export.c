@@ -86,8 +86,8 @@ static Status check_left_over(const char *folder, bool llmc, int64_t train, bool
     TRY_RETURN(dir_list(folder, &list));
     for (size_t i = 0; st == TANE_OK && i < list.n; i++)
         if (is_left_over(list.names[i], llmc, train, val))
-            st = FAIL(TANE_EINVAL, "%s/%s is of an earlier export and would not be written anew; remove it, or choose another "
-                      "folder", folder, list.names[i]);
+            st = FAIL(TANE_EINVAL, "%s/%s is of an earlier export and would not be written anew; remove it, or choose "
+                      "another folder", folder, list.names[i]);
     dir_list_free(&list);
     return st;
 }

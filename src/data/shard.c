@@ -71,7 +71,8 @@ static Status map_tane(TokenShard *s, const char *path) {
 static Status one_document(TokenShard *s, const char *path, size_t head) {
     size_t size = s->wide ? 4 : 2, bytes = s->map.size - head;
     if (bytes == 0)
-        return FAIL(TANE_EFORMAT, "%s: %s: it holds no tokens", path, head ? "nothing follows the head" : "the file is empty");
+        return FAIL(TANE_EFORMAT, "%s: %s: it holds no tokens", path,
+                    head ? "nothing follows the head" : "the file is empty");
     if (bytes % size)
         return FAIL(TANE_EFORMAT, "%s: %zu bytes are no whole number of tokens of %zu bytes; is it a file of tokens?", path,
                     bytes, size);

@@ -1,5 +1,5 @@
-/* Shards of tokens: what is mapped as any of the formats can be read to its end, token by token and document by document,
- * and written again is the same. */
+/* Shards of tokens: what is mapped as any of the formats can be read to its end, token by token and document by
+ * document, and written again is the same. */
 #include <assert.h>
 
 #include "data/shard.h"

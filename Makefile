@@ -211,8 +211,8 @@ bench: setup
 # A folder that runs where nothing of Debian's was installed: libraries beside the programs, but none of the C library,
 # the driver or CUDA. RPATH and not RUNPATH, because it holds for the libraries' own needs too.
 BUNDLE := $(BUILD)/tane-bundle
-GPU_TESTS := test_ops test_attention test_tape test_model test_engine test_sampler test_stepper test_train test_update \
-    test_gpu
+GPU_TESTS := test_ops test_attention test_tape test_model test_packing test_engine test_sampler test_stepper test_train \
+    test_update test_gpu
 BUNDLED := $(BUNDLE)/bin/tane $(patsubst $(BUILD)/%,$(BUNDLE)/bin/%,$(BENCHES)) $(GPU_TESTS:%=$(BUNDLE)/bin/tests/%)
 bundled_rpath = -s -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/$(1)lib'
 

@@ -639,6 +639,17 @@ static void write_ids(const char *path, const int32_t *ids, size_t n, char hash[
     shard_builder_free(&b);
 }
 
+/* One token predicts nothing: as a row of its own it is no data. */
+static void a_row_without_a_target_is_named(void **state) {
+    (void)state;
+    uint16_t one[] = {5};
+    const char *path = test_write_bytes(test_path("one.bin"), one, sizeof one);
+    DatasetOptions o = {.format = {.tokenizer = tok, .format = "auto", .add_eos = true}, .max_length = 8};
+    Dataset *set;
+    assert_error(dataset_load(&set, &(DataSource){path, 1, 1}, 1, &o, 1), TANE_EFORMAT,
+                 "one.bin:1: the row has no token to learn (1 in all");
+}
+
 static void ids_beyond_the_vocabulary_are_named(void **state) {
     (void)state;
     int32_t vocab = tokenizer_vocab_size(tok), ids[] = {0, 5, vocab - 1, vocab, 1}, negative[] = {3, -1};
@@ -839,6 +850,7 @@ int main(void) {
         TEST(progress_of_nobody_is_an_error),
         TEST(other_files_are_not_touched),
         TEST(names_that_are_not_utf8_are_named),
+        TEST(a_row_without_a_target_is_named),
         TEST(ids_beyond_the_vocabulary_are_named),
         TEST(exports_hold_the_tokens),
         TEST(an_export_does_not_mix_with_an_earlier_one),

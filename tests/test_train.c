@@ -300,6 +300,8 @@ static void test_resume_refuses_other_data(void **state) {
     train_fails(&job, "", TANE_EINVAL, "--resume");
     train_fails(&job, "resume=true per_device_train_batch_size=5", TANE_EINVAL, "per_device_train_batch_size=4");
     train_fails(&job, "resume=true seed=1", TANE_EINVAL, "seed=42");
+    train_fails(&job, "resume=true layout=packing", TANE_EINVAL, "layout=padding, now it is packing");
+    train_fails(&job, "resume=true layout=windows max_length=8", TANE_EINVAL, "layout=padding, now it is windows");
     test_write(test_path("data.jsonl"), "{\"prompt\":\"1+1=\",\"completion\":\"2\"}\n");
     train_fails(&job, "resume=true max_steps=4", TANE_EINVAL, "other data");
 }

@@ -172,7 +172,13 @@ static Status limit_length(Dataset *set, const DatasetOptions *o, int64_t d, boo
     DatasetRow row;
     document(set, d, &row);
     *keep = true;
-    if (row.full <= set->max_length) return TANE_OK;
+    if (row.full <= set->max_length) {
+        if (set->max_length == INT64_MAX || has_target(&row)) return TANE_OK;
+        *keep = false; /* the last token of a document that began in the shard before is no loss */
+        if (row.begin == 0 && row.shard->continues) return TANE_OK;
+        return FAIL(TANE_EFORMAT, "%s:%lld: the row has no token to learn (%lld in all, and the first one of a row is never "
+                    "a target); prepare the data again without it", row.source, (long long)row.line, (long long)row.n);
+    }
     switch (o->truncation) {
     case TRUNCATION_ERROR: break;
     case TRUNCATION_DROP:

@@ -301,6 +301,10 @@ void layout_free(Layout *l) {
 }
 
 LayoutKind layout_kind(const Layout *l) { return l->kind; }
+const char *layout_name(LayoutKind kind) {
+    static const char *const names[] = {"padding", "packing", "windows"};
+    return names[kind];
+}
 int64_t layout_width(const Layout *l) { return l->width; }
 int64_t layout_units(const Layout *l) { return l->units; }
 int64_t layout_ordered(const Layout *l) { return l->ordered; }

@@ -25,6 +25,7 @@ Status layout_new(Layout **out, const Dataset *set, LayoutKind kind, int64_t len
 void layout_free(Layout *l); /* NULL is fine */
 
 LayoutKind layout_kind(const Layout *l);
+const char *layout_name(LayoutKind kind); /* "packing" */
 int64_t layout_width(const Layout *l);   /* positions of a unit */
 int64_t layout_units(const Layout *l);   /* of an epoch */
 int64_t layout_ordered(const Layout *l); /* units of the set gone through in order, for evaluation */

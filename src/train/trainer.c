@@ -70,7 +70,7 @@ static void tell(Loop *l, tane_level level, const char *fmt, ...) {
 static json_t *state_json(const Loop *l, const OptimizerState *update) {
     const TrainOptions *o = l->t.o;
     return json_pack(
-        "{s:s, s:I, s:f, s:f, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:o, s:{s:I, s:s}, s:{s:I, s:I, s:I, s:b}}",
+        "{s:s, s:I, s:f, s:f, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:o, s:{s:I, s:s}, s:{s:I, s:I, s:I, s:b, s:s, s:I}}",
         "tane", TANE_VERSION, "step", (json_int_t)l->step, "loss_scale", update->loss_scale, "good_updates",
         update->good, "updates", (json_int_t)update->updates, "total_steps", (json_int_t)l->t.plan.total_steps,
         "tokens_seen", (json_int_t)l->tokens_seen, "loss_sum", l->loss_sum, "loss_targets", l->loss_targets, "best",
@@ -78,7 +78,8 @@ static json_t *state_json(const Loop *l, const OptimizerState *update) {
         (json_int_t)l->without_better, "last_loss", isnan(l->last_loss) ? json_null() : json_real(l->last_loss), "data",
         "rows", (json_int_t)l->t.plan.rows, "fingerprint", l->t.fingerprint, "order", "seed", (json_int_t)o->seed,
         "per_device_train_batch_size", (json_int_t)o->per_device_train_batch_size, "gradient_accumulation_steps",
-        (json_int_t)o->gradient_accumulation_steps, "dataloader_drop_last", o->dataloader_drop_last);
+        (json_int_t)o->gradient_accumulation_steps, "dataloader_drop_last", o->dataloader_drop_last, "layout",
+        layout_name(layout_kind(l->t.layout)), "max_length", (json_int_t)layout_width(l->t.layout));
 }
 
 /* The order of rows must be the one that the checkpoint was made in. */
@@ -95,13 +96,19 @@ static Status check_order(const json_t *order, const char *where, const char *ke
 static Status read_state(Loop *l, const json_t *state, const char *where) {
     const TrainOptions *o = l->t.o;
     const json_t *data = json_object_get(state, "data"), *order = json_object_get(state, "order");
-    const char *fingerprint;
+    const char *fingerprint, *layout = "padding", *layout_now = layout_name(layout_kind(l->t.layout));
     bool drop;
     int64_t updates;
     OptimizerState update = {.loss_scale = 1};
     if (!json_is_object(data) || !json_is_object(order))
         return FAIL(TANE_EFORMAT, "%s/state.json has no \"data\" or no \"order\"", where);
     TRY_RETURN(json_get_string(data, where, "fingerprint", &fingerprint));
+    TRY_RETURN(json_opt_string(order, where, "layout", &layout));
+    if (strcmp(layout, layout_now))
+        return FAIL(TANE_EINVAL, "%s was saved with layout=%s, now it is %s: the order of the rows would change; set it back, "
+                    "or start a new run with model=%s", where, layout, layout_now, where);
+    if (json_object_get(order, "max_length") && layout_kind(l->t.layout) != LAYOUT_PADDING)
+        TRY_RETURN(check_order(order, where, "max_length", layout_width(l->t.layout)));
     if (strcmp(fingerprint, l->t.fingerprint))
         return FAIL(TANE_EINVAL,
                     "%s was trained on other data (fingerprint %s, now %s): the files or the tokenizer have changed; "

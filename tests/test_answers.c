@@ -1,4 +1,5 @@
-/* What answers say: against verl's and lm-evaluation-harness's own functions on some hundred texts, and the rules' edges. */
+/* What answers say: against verl's and lm-evaluation-harness's own functions on some hundred texts, and the rules'
+ * edges. */
 #include <stdio.h>
 #include <string.h>
 
@@ -26,8 +27,8 @@ static void check_case(const json_t *c, size_t index, AnswerRule rule, AnswerScr
     const char *wanted = json_is_string(text) ? json_string_value(text) : "nothing";
     if (found != json_is_string(text) || (found && strcmp(got.text, wanted) != 0) ||
         right != json_is_true(json_array_get(expected, 1)))
-        fail_msg("case %zu, %s: \"%s\" says \"%s\" (%s), but \"%s\" (%s) is expected", index, answer_rule_name(rule), said.text,
-                 found ? got.text : "nothing", right ? "right" : "wrong", wanted,
+        fail_msg("case %zu, %s: \"%s\" says \"%s\" (%s), but \"%s\" (%s) is expected", index, answer_rule_name(rule),
+                 said.text, found ? got.text : "nothing", right ? "right" : "wrong", wanted,
                  json_is_true(json_array_get(expected, 1)) ? "right" : "wrong");
     counts[right]++;
     str_free(&got);
@@ -42,7 +43,8 @@ static void test_as_verl_and_the_harness(void **state) {
     assert_true(json_array_size(cases) > 500);
     for (AnswerRule rule = ANSWER_GSM8K_STRICT; rule < ANSWER_RULES; rule++) {
         int counts[2] = {0};
-        for (size_t i = 0; i < json_array_size(cases); i++) check_case(json_array_get(cases, i), i, rule, &scratch, counts);
+        for (size_t i = 0; i < json_array_size(cases); i++)
+            check_case(json_array_get(cases, i), i, rule, &scratch, counts);
         assert_true(counts[0] > 50 && counts[1] > 50);
     }
     answer_scratch_free(&scratch);
@@ -81,7 +83,8 @@ static void test_exact_is_byte_for_byte(void **state) {
     static const struct {
         const char *said, *right;
         bool same;
-    } rows[] = {{"12", "12", true}, {"", "", true}, {"12", "12 ", false}, {"12", "1", false}, {"", "1", false}, {"a", "A", false}};
+    } rows[] = {{"12", "12", true}, {"", "", true},   {"12", "12 ", false},
+                {"12", "1", false}, {"", "1", false}, {"a", "A", false}};
     AnswerScratch scratch = {0};
     bool right;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -130,10 +133,8 @@ static void test_long_answers_are_no_problem(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_as_verl_and_the_harness),
-        TEST(test_table_of_the_page),
-        TEST(test_exact_is_byte_for_byte),
-        TEST(test_right_answer_without_a_number),
+        TEST(test_as_verl_and_the_harness),     TEST(test_table_of_the_page),
+        TEST(test_exact_is_byte_for_byte),      TEST(test_right_answer_without_a_number),
         TEST(test_long_answers_are_no_problem),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* Question sets: scores against answers made by hand from the engine's own output, formats of rows, results files that are
- * gone on with (also after every kind of death), bad files, the command, finding models. */
+/* Question sets: scores against answers made by hand from the engine's own output, formats of rows, results files that
+ * are gone on with (also after every kind of death), bad files, the command, finding models. */
 #include <errno.h>
 #include <math.h>
 #include <omp.h>
@@ -13,6 +13,7 @@
 #include "infer/open.h"
 #include "ops/backend.h"
 #include "support.h"
+#include "track/runs.h"
 
 /* A character tokenizer and a random model with its vocabulary, in `folder`. */
 static void make_model(const char *folder) {
@@ -59,8 +60,7 @@ static char prompt_text[ASKED][24];
 static void make_prompts(void) {
     for (int i = 0; i < ASKED; i++) {
         int a = i * 7 % 23, b = i * 13 % 101;
-        if (i % 5 == 4)
-            snprintf(prompt_text[i], sizeof prompt_text[i], "what %d?", b);
+        if (i % 5 == 4) snprintf(prompt_text[i], sizeof prompt_text[i], "what %d?", b);
         else
             snprintf(prompt_text[i], sizeof prompt_text[i], i % 3 ? "%d%c%d=" : "%d%c(-%d)=", a, "+-*/"[i % 4],
                      b + (i % 3 == 0));
@@ -117,7 +117,9 @@ static void test_scores(void **state) {
         bool same = i % 2 == 0;
         char completion[80];
         snprintf(completion, sizeof completion, "%s%s", said[i],
-                 same ? "" : i % 4 == 1 ? " " : "x"); /* a blank counts */
+                 same         ? ""
+                 : i % 4 == 1 ? " "
+                              : "x"); /* a blank counts */
         assert_ok(str_printf(&file, "{"));
         quote(&file, "prompt", prompt_text[i]);
         assert_ok(str_printf(&file, ","));
@@ -332,7 +334,8 @@ static void test_formats_ask_the_same(void **state) {
         Str file = {0};
         Questions *q;
         MatchReport r;
-        RowFormatOptions format = {.tokenizer = f.open.tokenizer, .prompt_suffix = "", .columns = k == 2 ? "question=q,answer=a" : NULL};
+        RowFormatOptions format = {
+            .tokenizer = f.open.tokenizer, .prompt_suffix = "", .columns = k == 2 ? "question=q,answer=a" : NULL};
         for (int i = 0; i < ASKED; i++) {
             char *text = prompt_text[i], cut = text[strlen(text) - 1]; /* the last character: suffix or separator */
             char begin[24];
@@ -383,7 +386,8 @@ static void test_gsm8k(void **state) {
         snprintf(right, sizeof right, "It is so.\n#### %s", found && i % 3 ? scratch.said.text : "17.5");
         add_row(&file, "question", prompt_text[i], "answer", right);
         for (AnswerRule rule = ANSWER_GSM8K_STRICT; rule < ANSWER_RULES; rule++) {
-            assert_ok(answer_is_right(rule, (AnswerText){said[i], strlen(said[i])}, (AnswerText){right, strlen(right)}, &scratch, &yes));
+            assert_ok(answer_is_right(rule, (AnswerText){said[i], strlen(said[i])}, (AnswerText){right, strlen(right)},
+                                      &scratch, &yes));
             expected[rule] += yes;
         }
         unfinished += !ended[i];
@@ -393,7 +397,8 @@ static void test_gsm8k(void **state) {
     assert_ok(questions_load(&q, &path, 1, f.open.tokenizer, 0, false));
     assert_ok(exact_match(q, f.open.model, &(ExactMatchOptions){.gsm8k = true, .max_new_tokens = 12}, &r));
     assert_int_equal(r.first, ANSWER_GSM8K_STRICT);
-    for (AnswerRule rule = ANSWER_GSM8K_STRICT; rule < ANSWER_RULES; rule++) assert_int_equal(r.scores[rule], expected[rule]);
+    for (AnswerRule rule = ANSWER_GSM8K_STRICT; rule < ANSWER_RULES; rule++)
+        assert_int_equal(r.scores[rule], expected[rule]);
     assert_int_equal(r.right, expected[ANSWER_GSM8K_STRICT]);
     assert_int_equal(r.unfinished, unfinished);
     assert_int_equal(match_max_new_tokens(q, true), 256);
@@ -445,7 +450,8 @@ static Status evaluate(void *ctx) {
     TRY(open_model(&open, test_path("m"), "fp32", "cpu", NULL));
     TRY(questions_load(&q, &path, 1, open.tokenizer, e->questions, false));
     TRY(results_open(&results, test_path("out.jsonl"), settings));
-    ExactMatchOptions o = {.results = results, .slots = e->slots, .max_new_tokens = 12, .progress = e->progress, .user = &e->calls};
+    ExactMatchOptions o = {
+        .results = results, .slots = e->slots, .max_new_tokens = 12, .progress = e->progress, .user = &e->calls};
     TRY(exact_match(q, open.model, &o, &r));
     assert_int_equal(r.total, e->questions);
     e->right = r.right;
@@ -582,7 +588,8 @@ static void test_bad_results_files(void **state) {
     BAD("some text\n", "out.jsonl");
     BAD("\n", "out.jsonl");
     BAD("{\"tane_eval\":2,\"model\":\"m\"}\n", "tane_eval");
-    BAD("{\"tane_eval\":1,\"model\":\"other\"}\n", "was begun with other settings: \"model\" was \"other\" and is \"m\" now");
+    BAD("{\"tane_eval\":1,\"model\":\"other\"}\n",
+        "was begun with other settings: \"model\" was \"other\" and is \"m\" now");
     BAD("{\"tane_eval\":1}\n", "\"model\" was not set and is \"m\" now");
     BAD("{\"tane_eval\":1,\"model\":\"m\",\"limit\":3}\n", "\"limit\" was 3 and is not set now");
     BAD(HEAD LINE(0) LINE(0), "out.jsonl:3: the id 0 is there twice");
@@ -622,7 +629,9 @@ static Status command(const char *const *words) {
     close(err);
     return st;
 }
-#define EVAL(...) command((const char *const[]){test_path("m"), "--device", test_device_name(), "--compute-dtype", "fp32", __VA_ARGS__, NULL})
+#define EVAL(...)                                                                                                      \
+    command((const char *const[]){test_path("m"), "--device", test_device_name(), "--compute-dtype", "fp32",           \
+                                  __VA_ARGS__, NULL})
 
 static json_t *printed(void) {
     json_t *json;
@@ -657,7 +666,8 @@ static void test_command_with_questions(void **state) {
     json = printed();
     assert_int_equal(json_integer_value(json_object_get(json, "resumed")), 20);
     json_decref(json);
-    assert_error_contains(EVAL("--data", path, "--at-least", "1"), "right, less than the 100.00% that --at-least asks for");
+    assert_error_contains(EVAL("--data", path, "--at-least", "1"),
+                          "right, less than the 100.00% that --at-least asks for");
     assert_error_contains(EVAL("--data", path, "--stride", "3"), "--stride is about perplexity");
     assert_error_contains(EVAL("--data", test_path("none*.jsonl")), "none*.jsonl");
     assert_error_contains(EVAL("--data", test_write(test_path("e.jsonl"), "")), "e.jsonl");
@@ -675,7 +685,8 @@ static void test_command_with_gsm8k_and_texts(void **state) {
     assert_ok(file_copy(test_path("stdout"), before));
     json_t *json = printed();
     assert_string_equal(json_string_value(json_object_get(json, "metric")), "gsm8k");
-    assert_true(json_is_real(json_object_get(json, "gsm8k_flexible")) && json_is_real(json_object_get(json, "harness_strict")));
+    assert_true(json_is_real(json_object_get(json, "gsm8k_flexible")) &&
+                json_is_real(json_object_get(json, "harness_strict")));
     json_decref(json);
     assert_ok(EVAL("--data", path, "--compare", before, "--max-new-tokens", "8"));
     assert_non_null(strstr(test_read(test_path("stdout"), NULL), "gsm8k_strict"));
@@ -687,8 +698,49 @@ static void test_command_with_gsm8k_and_texts(void **state) {
     assert_true(json_real_value(json_object_get(json, "perplexity")) > 1);
     json_decref(json);
     assert_error_contains(EVAL("--data", text, "--at-least", "0.5"), "--at-least is about questions");
-    assert_error_contains(EVAL("--data", text, "--metric", "gsm8k"), "t.txt: the file is plain text; a question set needs");
-    assert_error_contains(EVAL("--data", path, "--metric", "perplexity"), "g.jsonl:1: the row is of the format question");
+    assert_error_contains(EVAL("--data", text, "--metric", "gsm8k"),
+                          "t.txt: the file is plain text; a question set needs");
+    assert_error_contains(EVAL("--data", path, "--metric", "perplexity"),
+                          "g.jsonl:1: the row is of the format question");
+}
+
+static double score_of(Runs *runs, Arena *arena, int64_t id, int64_t step, const char *name) {
+    RunScore *list;
+    size_t n;
+    assert_ok(run_scores(runs, arena, id, &list, &n));
+    for (size_t i = 0; i < n; i++)
+        if (list[i].step == step && strcmp(list[i].name, name) == 0) return list[i].value;
+    return NAN;
+}
+
+/* A checkpoint's scores go to its run, another model's to the run that --run names, and else nowhere. */
+static void test_command_records_scores(void **state) {
+    (void)state;
+    Arena arena = {0};
+    Runs *runs;
+    int64_t id;
+    const char *db = test_path("runs/tane.db"), *folder = test_path("runs/x");
+    make_model(test_path("m"));
+    const char *path = write_questions(4), *text = test_write(test_path("t.txt"), "1+2=3, what a 5*6=30");
+    assert_ok(runs_open(&runs, db, true));
+    assert_ok(run_start(runs, &(RunStart){.name = "x", .recipe = "", .output_dir = folder}, &id));
+    assert_ok(run_score(runs, id, 9, "loss", 1.5));
+    assert_ok(run_finish(runs, id, "done"));
+    assert_ok(EVAL("--data", path));
+    assert_true(isnan(score_of(runs, &arena, id, 9, "exact_match")));
+    assert_ok(EVAL("--data", text, "--db", db, "--run", "x"));
+    assert_true(score_of(runs, &arena, id, 9, "perplexity") > 1);
+    assert_true(score_of(runs, &arena, id, 9, "bits_per_byte") > 0);
+    assert_error_contains(EVAL("--data", text, "--db", db, "--run", "y"), "y");
+    assert_ok(dir_make(folder));
+    assert_ok(file_rename(test_path("m"), test_path("runs/x/step-000005")));
+    assert_ok(file_symlink("step-000005", test_path("runs/x/best")));
+    assert_ok(command((const char *const[]){folder, "--data", path, "--device", test_device_name(), NULL}));
+    double score = score_of(runs, &arena, id, 5, "exact_match");
+    assert_true(score >= 0 && score <= 1);
+    assert_non_null(strstr(test_read(test_path("stderr"), NULL), "run x, step 5"));
+    arena_release(&arena);
+    runs_close(runs);
 }
 
 static Status load_and_score(void *ctx) {
@@ -720,6 +772,7 @@ int main(void) {
         TEST(test_bad_results_files),
         TEST(test_command_with_questions),
         TEST(test_command_with_gsm8k_and_texts),
+        TEST(test_command_records_scores),
         TEST(test_progress_can_stop_it),
         TEST(test_nan_weights_are_an_error),
         TEST(test_bad_files),

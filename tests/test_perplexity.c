@@ -1,5 +1,5 @@
-/* Perplexity: against transformers' sliding windows, every token once and in the right window by direct computation, packed
- * windows against lone ones, files and rows, going on from a results file, what cannot be measured. */
+/* Perplexity: against transformers' sliding windows, every token once and in the right window by direct computation,
+ * packed windows against lone ones, files and rows, going on from a results file, what cannot be measured. */
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -130,7 +130,8 @@ static double loss_of(const Fixture *f, const TokenList *ids, int64_t from, int6
     return one.loss;
 }
 
-/* The first window that reaches a token is the one that begins at the least multiple of stride from which it is reached. */
+/* The first window that reaches a token is the one that begins at the least multiple of stride from which it is
+ * reached. */
 static void test_windows_cover_each_token_once(void **state) {
     (void)state;
     static const int64_t shapes[][2] = {{32, 32}, {16, 16}, {16, 7}, {16, 1}, {10, 3}, {2, 1}, {1, 1}, {3, 2}};
@@ -156,7 +157,8 @@ static void test_windows_cover_each_token_once(void **state) {
         assert_ok(measure(&f, path, &o, &r));
         assert_int_equal(r.all.tokens, LENGTH - 1);
         assert_int_equal(r.all.bytes, LENGTH - 1);
-        assert_int_equal(r.windows, LENGTH - 1 <= o.context ? 1 : (LENGTH - 1 - o.context + o.stride - 1) / o.stride + 1);
+        assert_int_equal(r.windows,
+                         LENGTH - 1 <= o.context ? 1 : (LENGTH - 1 - o.context + o.stride - 1) / o.stride + 1);
         assert_near(r.all.loss_sum, sum, 1e-5);
         perplexity_report_free(&r);
     }
@@ -296,7 +298,8 @@ static void test_bad_files(void **state) {
 #undef BAD
     const char *path = test_write(test_path("b.txt"), "abc def");
     o.context = 33;
-    assert_error(measure(&f, path, &o, &r), TANE_EINVAL, "windows of 33 tokens do not fit the model, whose context is 32");
+    assert_error(measure(&f, path, &o, &r), TANE_EINVAL,
+                 "windows of 33 tokens do not fit the model, whose context is 32");
     o.context = 16;
     o.stride = 17;
     assert_error(measure(&f, path, &o, &r), TANE_EINVAL, "a stride of 17 would leave out text");
@@ -435,7 +438,8 @@ out:
 
 static void test_memory_runs_out(void **state) {
     (void)state;
-    const char *path = test_write(test_path("a.jsonl"), "{\"text\":\"abc def ghi jkl mno pqr stu\"}\n{\"text\":\"abc\"}\n");
+    const char *path = test_write(test_path("a.jsonl"),
+                                  "{\"text\":\"abc def ghi jkl mno pqr stu\"}\n{\"text\":\"abc\"}\n");
     omp_set_num_threads(1);
     assert_true(test_fail_allocations(measure_once, (void *)(uintptr_t)path) > 50);
 }

@@ -9,27 +9,30 @@
 #include "device/cpuinfo.h"
 
 #define ROW(field, type, fallback, choices, lo, hi, group, help)                                                       \
-    {#field, OPTION_##type, offsetof(EvalConfig, field), fallback, choices, lo, hi, group, help}
+    { #field, OPTION_##type, offsetof(EvalConfig, field), fallback, choices, lo, hi, group, help }
 /* One that has its name and meaning from data/options.def. */
 #define DATA_ROW(field, type, fallback, choices, help)                                                                 \
-    {#field, OPTION_##type, offsetof(EvalConfig, rows.field), fallback, choices, 0, 0, "Rows", help}
+    { #field, OPTION_##type, offsetof(EvalConfig, rows.field), fallback, choices, 0, 0, "Rows", help }
 
 static const Option rows[] = {
     ROW(data, LIST, NULL, NULL, 0, 0, "Questions",
         "files, patterns (\"data/*.jsonl\") or folders of questions or texts (required)"),
     ROW(metric, CHOICE, "auto", "auto|exact_match|gsm8k|perplexity", 0, 0, "Questions",
-        "what to measure; auto: perplexity of texts, gsm8k where right answers end with \"#### NUMBER\", else exact_match"),
+        "what to measure; auto: perplexity of texts, gsm8k where right answers end with \"#### NUMBER\", else "
+        "exact_match"),
     ROW(limit, INT, "0", NULL, 0, INFINITY, "Questions", "rows of each file, from its beginning; 0: all"),
     ROW(max_new_tokens, INT, "0", NULL, 0, INFINITY, "Questions",
         "longest answer in tokens; 0: a little more than the longest right one, for gsm8k at least 256"),
     ROW(context, INT, "0", NULL, 0, INFINITY, "Questions",
         "perplexity: tokens of a window; 0: the model's context, at most 4096"),
     ROW(stride, INT, "0", NULL, 0, INFINITY, "Questions",
-        "perplexity: tokens from window to window, each scored once; 0: context, which is fastest; fewer give more context"),
+        "perplexity: tokens from window to window, each scored once; 0: context, which is fastest; fewer give more "
+        "context"),
     DATA_ROW(format, CHOICE, "auto", "auto|text|prompt|alpaca|question", "what the rows are; auto: told by their keys"),
     DATA_ROW(columns, STRING, NULL, NULL, "other names of the keys, e.g. prompt=query,completion=reply"),
     DATA_ROW(text_separator, STRING, NULL, NULL,
-             "what ends a document in plain text files, e.g. \"\\n\\n\" or <|endoftext|>; without it a file is one document"),
+             "what ends a document in plain text files, e.g. \"\\n\\n\" or <|endoftext|>; without it a file is one "
+             "document"),
     DATA_ROW(chat_template, STRING, NULL, NULL, "file of a chat template (Jinja) in place of the model's own"),
     DATA_ROW(system_prompt, STRING, NULL, NULL, "system message for conversations that have none"),
     DATA_ROW(chat_prompts, BOOL, "false", NULL, "prompts and questions through the chat template, as what a user says"),
@@ -42,7 +45,8 @@ static const Option rows[] = {
     ROW(compare, STRING, NULL, NULL, 0, 0, "Results",
         "an earlier result of the same questions, made with --json: the table shows both"),
     ROW(out, STRING, NULL, NULL, 0, 0, "Results",
-        "JSONL file that gets each answer, or window of text, as it is done; the same command goes on behind what is there"),
+        "JSONL file that gets each answer, or window of text, as it is done; the same command goes on behind what is "
+        "there"),
     ROW(at_least, FLOAT, "0", NULL, 0, 1, "Results",
         "fail (exit code 1) when a smaller share than this is right; of gsm8k strictly"),
     ROW(json, BOOL, "false", NULL, 0, 0, "Results", "print JSON instead of a table"),
@@ -168,12 +172,17 @@ static Status check_options(const Command *self, const Evaluation *e, const Eval
     const EvalConfig *c = e->config;
     if (e->metric != METRIC_PERPLEXITY) {
         if (c->context || c->stride)
-            return cli_usage(self, "--%s is about perplexity, and %s has questions", c->stride ? "stride" : "context", e->files[0]);
+            return cli_usage(self, "--%s is about perplexity, and %s has questions", c->stride ? "stride" : "context",
+                             e->files[0]);
         return TANE_OK;
     }
-    const char *only = before->json ? "compare" : c->extract ? "extract" : c->at_least > 0 ? "at-least"
-                       : c->max_new_tokens ? "max-new-tokens" : NULL;
-    return only ? cli_usage(self, "--%s is about questions, and %s has texts, whose perplexity is measured", only, e->files[0])
+    const char *only = before->json        ? "compare"
+                       : c->extract        ? "extract"
+                       : c->at_least > 0   ? "at-least"
+                       : c->max_new_tokens ? "max-new-tokens"
+                                           : NULL;
+    return only ? cli_usage(self, "--%s is about questions, and %s has texts, whose perplexity is measured", only,
+                            e->files[0])
                 : TANE_OK;
 }
 
@@ -253,7 +262,7 @@ const Command cmd_eval = {
         "  tane eval quickstart --data math.jsonl --limit 1000 --json      a quick look, for a program\n"
         "  tane eval quickstart --data math.jsonl --json > before.json\n"
         "  tane eval finetune --data math.jsonl --compare before.json      both in one table\n"
-        "  tane eval gsm8k-sft --data gsm8k/test.jsonl --out answers.jsonl  final numbers; goes on after an interruption\n"
+        "  tane eval gsm8k-sft --data gsm8k/test.jsonl --out answers.jsonl  goes on after an interruption\n"
         "  tane eval gpt --data wiki.txt --context 1024 --stride 512       perplexity and bits per byte\n",
     .options = &eval_options,
     .details =

@@ -27,10 +27,10 @@ typedef struct Evaluation {
     const EvalConfig *config;
     OpenModel open;
     Metric metric;
-    char **files;           /* what the patterns of --data name, in `arena` */
+    char **files; /* what the patterns of --data name, in `arena` */
     size_t n_files;
     RowFormatOptions format; /* texts in `arena` */
-    const char *separator;  /* of documents */
+    const char *separator;   /* of documents */
     Arena arena;
 } Evaluation;
 

@@ -26,7 +26,8 @@ static bool split_checkpoint(const char *folder, char *run, size_t size, int64_t
     return true;
 }
 
-static Status add_scores(Runs *runs, const char *db, const RunInfo *run, int64_t step, const EvalScore *scores, size_t n) {
+static Status add_scores(Runs *runs, const char *db, const RunInfo *run, int64_t step, const EvalScore *scores,
+                         size_t n) {
     for (size_t i = 0; i < n; i++) TRY_RETURN(run_score(runs, run->id, step, scores[i].name, scores[i].value));
     fprintf(stderr, "recorded in %s: run %s, step %" PRId64 "\n", db, run->name, step);
     return TANE_OK;
@@ -41,7 +42,8 @@ static Status record_folder(const char *db, const char *folder, int64_t step, co
     size_t count, i;
     TRY(runs_open(&runs, db, false));
     TRY(runs_list(runs, &arena, &list, &count));
-    for (i = count; i > 0 && !same_folder(list[i - 1].output_dir, folder); i--) {}
+    for (i = count; i > 0 && !same_folder(list[i - 1].output_dir, folder); i--) {
+    }
     if (i > 0) TRY(add_scores(runs, db, &list[i - 1], step, scores, n));
 out:
     runs_close(runs);

@@ -96,7 +96,9 @@ out:
 /* ---- JSON ---- */
 
 /* Takes over both; false when either is NULL (out of memory, or a path that is not UTF-8). */
-static bool set(json_t *object, const char *key, json_t *value) { return object && !json_object_set_new(object, key, value); }
+static bool set(json_t *object, const char *key, json_t *value) {
+    return object && !json_object_set_new(object, key, value);
+}
 
 /* Takes over root. */
 static Status print_root(json_t *root, bool whole) {
@@ -131,8 +133,8 @@ static json_t *cells_of(const MatchReport *r) {
 
 static Status print_match_json(const Evaluation *e, const MatchReport *r) {
     json_t *root = json_pack("{s:s, s:o, s:s, s:s, s:I, s:I}", "model", e->open.folder, "data", data_of(e->config),
-                             "compute_dtype", dtype_name(e->open.model->dtype), "metric", metric_name(e->metric), "right",
-                             (json_int_t)r->right, "total", (json_int_t)r->total);
+                             "compute_dtype", dtype_name(e->open.model->dtype), "metric", metric_name(e->metric),
+                             "right", (json_int_t)r->right, "total", (json_int_t)r->total);
     bool whole = root != NULL;
     for (AnswerRule rule = r->first; rule < r->end; rule++)
         whole = whole && set(root, answer_rule_name(rule), json_real(share(r->scores[rule], r->total)));
@@ -156,8 +158,8 @@ static bool set_part(json_t *object, const PerplexityPart *p) {
 
 static Status print_perplexity_json(const Evaluation *e, const PerplexityReport *r) {
     json_t *files = json_array();
-    json_t *root = json_pack("{s:s, s:o, s:s, s:s}", "model", e->open.folder, "data", data_of(e->config), "compute_dtype",
-                             dtype_name(e->open.model->dtype), "metric", metric_name(e->metric));
+    json_t *root = json_pack("{s:s, s:o, s:s, s:s}", "model", e->open.folder, "data", data_of(e->config),
+                             "compute_dtype", dtype_name(e->open.model->dtype), "metric", metric_name(e->metric));
     bool whole = files && set_part(root, &r->all);
     for (size_t i = 0; whole && i < r->n_files; i++) {
         json_t *file = json_pack("{s:s}", "file", r->files[i].path);
@@ -175,7 +177,8 @@ static Status print_perplexity_json(const Evaluation *e, const PerplexityReport 
 /* ---- both ---- */
 
 static void tell_resumed(const Evaluation *e, int64_t resumed, int64_t total, const char *what) {
-    if (resumed) fprintf(stderr, "%s: %" PRId64 " of %" PRId64 " %s were there already\n", e->config->out, resumed, total, what);
+    if (resumed)
+        fprintf(stderr, "%s: %" PRId64 " of %" PRId64 " %s were there already\n", e->config->out, resumed, total, what);
 }
 
 static void tell_match(const Evaluation *e, const MatchReport *r) {
@@ -184,11 +187,13 @@ static void tell_match(const Evaluation *e, const MatchReport *r) {
         fprintf(stderr, "%" PRId64 " of %" PRId64 " right (%.2f%%)", r->right, r->total, percent(r->right, r->total));
     else
         fprintf(stderr, "%.2f%% right strictly, %.2f%% flexibly, of %" PRId64 " questions",
-                percent(r->scores[ANSWER_GSM8K_STRICT], r->total), percent(r->scores[ANSWER_GSM8K_FLEXIBLE], r->total), r->total);
-    fprintf(stderr, " in %.1f s, %.0f problems/s, %s, memory %.0f MiB\n", r->seconds, rate(r->total - r->resumed, r->seconds),
-            dtype_name(e->open.model->dtype), (double)r->bytes / 1048576.0);
+                percent(r->scores[ANSWER_GSM8K_STRICT], r->total), percent(r->scores[ANSWER_GSM8K_FLEXIBLE], r->total),
+                r->total);
+    fprintf(stderr, " in %.1f s, %.0f problems/s, %s, memory %.0f MiB\n", r->seconds,
+            rate(r->total - r->resumed, r->seconds), dtype_name(e->open.model->dtype), (double)r->bytes / 1048576.0);
     if (r->unfinished && r->first != ANSWER_EXACT)
-        fprintf(stderr, "%" PRId64 " answers did not come to an end; --max-new-tokens allows longer ones\n", r->unfinished);
+        fprintf(stderr, "%" PRId64 " answers did not come to an end; --max-new-tokens allows longer ones\n",
+                r->unfinished);
 }
 
 Status eval_print_match(const Evaluation *e, const EvalBefore *before, const MatchReport *r) {
@@ -203,12 +208,17 @@ Status eval_print_match(const Evaluation *e, const EvalBefore *before, const Mat
 Status eval_print_perplexity(const Evaluation *e, const PerplexityReport *r) {
     TRY_RETURN(e->config->json ? print_perplexity_json(e, r) : print_files(r));
     tell_resumed(e, r->resumed, r->windows, "windows");
-    fprintf(stderr, "%s: perplexity %.4g, %.4f bits per byte, windows of %" PRId64 " in steps of %" PRId64 ", in %.1f s, %s, "
-            "memory %.0f MiB\n", e->open.folder, perplexity_of(&r->all), perplexity_bits_per_byte(&r->all), r->context, r->stride,
+    fprintf(stderr,
+            "%s: perplexity %.4g, %.4f bits per byte, windows of %" PRId64 " in steps of %" PRId64 ", in %.1f s, %s, "
+            "memory %.0f MiB\n",
+            e->open.folder, perplexity_of(&r->all), perplexity_bits_per_byte(&r->all), r->context, r->stride,
             r->seconds, dtype_name(e->open.model->dtype), (double)r->memory / 1048576.0);
     if (r->all.unknown)
-        fprintf(stderr, "%" PRId64 " of %" PRId64 " tokens stand for text that the tokenizer does not know: perplexity and bits "
-                "per byte say little\n", r->all.unknown, r->all.tokens);
+        fprintf(stderr,
+                "%" PRId64 " of %" PRId64
+                " tokens stand for text that the tokenizer does not know: perplexity and bits "
+                "per byte say little\n",
+                r->all.unknown, r->all.tokens);
     return TANE_OK;
 }
 

@@ -98,7 +98,8 @@ static Status set_options(const Evaluation *e, json_t *settings) {
                    {"max_new_tokens", c->max_new_tokens},
                    {"context", c->context},
                    {"stride", c->stride}};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) TRY_RETURN(set_text(settings, texts[i].key, texts[i].text));
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        TRY_RETURN(set_text(settings, texts[i].key, texts[i].text));
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (json_object_set_new(settings, numbers[i].key, json_integer(numbers[i].value)))
             return FAIL(TANE_ENOMEM, "out of memory for the settings");

@@ -11,7 +11,7 @@ typedef struct Asking {
     const Questions *q;
     const ExactMatchOptions *options;
     MatchReport *report;
-    size_t *order;       /* by length */
+    size_t *order; /* by length */
     size_t next;
     bool *done;          /* (questions) their results were there */
     AnswerText *wrong;   /* (questions) what was said; text is NULL when it was right */
@@ -57,8 +57,8 @@ static Status count(Asking *a, size_t index, const Answer *answer) {
     return TANE_OK;
 }
 
-/* Tokens may end within a character, or stand for bytes that are none: U+FFFD in their place, also in place of NUL, which
- * JSON readers refuse. */
+/* Tokens may end within a character, or stand for bytes that are none: U+FFFD in their place, also in place of NUL,
+ * which JSON readers refuse. */
 static Status clean_text(const Str *said, Str *out) {
     static const char replacement[] = "\xEF\xBF\xBD";
     out->len = 0;
@@ -190,9 +190,10 @@ static Status check_stop(Asking *a) {
     a->eos = tokenizer_eos(a->q->tokenizer);
     a->stop = &a->eos;
     a->n_stop = 1;
-    return a->eos >= 0 ? TANE_OK
-                       : FAIL(TANE_EINVAL, "the tokenizer has no end-of-text token, so that no answer could end; use one "
-                              "that has it (`tane tokenizer train` makes one)");
+    return a->eos >= 0
+               ? TANE_OK
+               : FAIL(TANE_EINVAL, "the tokenizer has no end-of-text token, so that no answer could end; use one "
+                                   "that has it (`tane tokenizer train` makes one)");
 }
 
 static Status ask_all(Asking *a, const Model *model) {
@@ -247,7 +248,8 @@ static Status begin(Asking *a) {
 Status exact_match(const Questions *q, const Model *model, const ExactMatchOptions *options, MatchReport *out) {
     Status st = TANE_OK;
     double start = clock_seconds();
-    Asking a = {.q = q, .options = options, .report = out, .stop = options->stop, .n_stop = options->n_stop, .told = start};
+    Asking a = {
+        .q = q, .options = options, .report = out, .stop = options->stop, .n_stop = options->n_stop, .told = start};
     *out = (MatchReport){.first = options->gsm8k ? ANSWER_GSM8K_STRICT : ANSWER_EXACT,
                          .end = options->gsm8k ? ANSWER_RULES : ANSWER_EXACT + 1};
     TRY(check_stop(&a));

@@ -37,7 +37,7 @@ Status metric_of_file(Metric *out, const char *path, const char *format, const c
     Status st = TANE_OK;
     RowReader *reader = NULL;
     RowColumns keys = {0};
-    Row row;
+    Row row = {0};
     size_t n;
     TRY(row_columns_init(&keys, format, columns));
     TRY(rows_open(&reader, path, &(RowsOptions){.separator = separator, .piece = 1}));

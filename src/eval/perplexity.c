@@ -15,10 +15,10 @@
 #include "eval/windows.h"
 
 enum {
-    BATCH_TOKENS = 4096,     /* computed at once */
+    BATCH_TOKENS = 4096, /* computed at once */
     GPU_BATCH_TOKENS = 16384,
-    POOL_BATCHES = 4,        /* windows wait for so many batches to be filled from */
-    PIECE = 1 << 20          /* bytes of a document read at a time */
+    POOL_BATCHES = 4, /* windows wait for so many batches to be filled from */
+    PIECE = 1 << 20   /* bytes of a document read at a time */
 };
 
 /* What a window counts for. */
@@ -51,12 +51,12 @@ typedef struct Measuring {
     JsonlScratch json;
     TokenList piece, pool; /* pool: of the windows that wait */
     Document doc;
-    Window *windows;       /* those that wait */
+    Window *windows; /* those that wait */
     Item *items;
     size_t n_waiting, cap_waiting;
     int64_t waiting_tokens, batch_tokens, longest;
     Windows tapes;
-    Saved *saved;          /* by id */
+    Saved *saved; /* by id */
     size_t n_saved, cap_saved, next_saved;
     double share, told;
 } Measuring;
@@ -82,7 +82,8 @@ static Status make_tapes(Measuring *m, bool all) {
 static Status save(Measuring *m, const Item *item, double loss) {
     if (!m->o->results) return TANE_OK;
     json_t *line = json_object();
-    bool whole = results_set(line, "id", json_integer(item->id)) && results_set(line, "file", json_string(item->file->path)) &&
+    bool whole = results_set(line, "id", json_integer(item->id)) &&
+                 results_set(line, "file", json_string(item->file->path)) &&
                  results_set(line, "line", json_integer(item->line)) &&
                  results_set(line, "tokens", json_integer(item->tokens)) &&
                  results_set(line, "bytes", json_integer(item->bytes)) && results_set(line, "loss", json_real(loss));
@@ -108,9 +109,10 @@ static Status flush(Measuring *m, bool all) {
         const Item *item = &m->items[i];
         double loss = m->windows[i].loss;
         if (!isfinite(loss))
-            return FAIL(TANE_ENUMERIC, "%s:%lld: the loss of this text is not a finite number; the weights are damaged, or "
-                        "too large for %s (try --compute-dtype fp32)", item->file->path, (long long)item->line,
-                        dtype_name(m->model->dtype));
+            return FAIL(TANE_ENUMERIC,
+                        "%s:%lld: the loss of this text is not a finite number; the weights are damaged, or "
+                        "too large for %s (try --compute-dtype fp32)",
+                        item->file->path, (long long)item->line, dtype_name(m->model->dtype));
         item->file->loss_sum += loss;
         TRY_RETURN(save(m, item, loss));
     }
@@ -140,7 +142,10 @@ static Status enqueue(Measuring *m, const Window *window, const Item *item) {
 static Status add_window(Measuring *m, int64_t end) {
     Document *d = &m->doc;
     const int64_t from = d->begin - d->first, last = end - d->first, scored = d->scored - d->first;
-    Item item = {.id = m->out->windows++, .line = d->line, .tokens = last - scored, .bytes = d->ends[last] - d->ends[scored],
+    Item item = {.id = m->out->windows++,
+                 .line = d->line,
+                 .tokens = last - scored,
+                 .bytes = d->ends[last] - d->ends[scored],
                  .file = m->file};
     const int32_t unk = tokenizer_unk(m->o->tokenizer);
     for (int64_t i = scored + 1; i <= last && unk >= 0; i++) m->file->unknown += d->ids[i] == unk;
@@ -158,8 +163,8 @@ static Status add_window(Measuring *m, int64_t end) {
     return enqueue(m, &window, &item);
 }
 
-/* The windows that are complete; one token more is awaited, because the document's last one also stands for what is behind
- * it. */
+/* The windows that are complete; one token more is awaited, because the document's last one also stands for what is
+ * behind it. */
 static Status add_windows(Measuring *m, bool ended) {
     Document *d = &m->doc;
     int64_t last = d->first + (int64_t)d->n - 1;
@@ -199,8 +204,10 @@ static Status begin_document(Measuring *m, int64_t line) {
 static Status add_text(Measuring *m, const char *text, size_t n, bool goes_on) {
     Document *d = &m->doc;
     m->piece.n = 0;
-    TRY_RETURN(tokenizer_encode_input(m->o->tokenizer, &(EncodeInput){.text = text, .n = n, .want_ends = true}, &m->piece));
-    for (size_t i = 0; i < m->piece.n; i++) TRY_RETURN(add_token(d, m->piece.ids[i], d->bytes + (int64_t)m->piece.ends[i]));
+    TRY_RETURN(
+        tokenizer_encode_input(m->o->tokenizer, &(EncodeInput){.text = text, .n = n, .want_ends = true}, &m->piece));
+    for (size_t i = 0; i < m->piece.n; i++)
+        TRY_RETURN(add_token(d, m->piece.ids[i], d->bytes + (int64_t)m->piece.ends[i]));
     d->bytes += (int64_t)n;
     TRY_RETURN(add_windows(m, !goes_on));
     if (goes_on) return TANE_OK;
@@ -218,8 +225,10 @@ static Status row_text(Measuring *m, const Row *row, const char **text, size_t *
     if (row->plain) return TANE_OK;
     TRY_RETURN(row_columns_read(&m->columns, &row->line, fields, &m->json, &kind));
     if (kind != ROW_TEXT)
-        return jsonl_fail(&row->line, "the row is of the format %s, but perplexity is about texts: {\"text\": ...}; ask for "
-                          "another metric, or name the text's column (--columns text=NAME)", row_kind_name(kind));
+        return jsonl_fail(&row->line,
+                          "the row is of the format %s, but perplexity is about texts: {\"text\": ...}; ask for "
+                          "another metric, or name the text's column (--columns text=NAME)",
+                          row_kind_name(kind));
     if (fields[KEY_TEXT].kind != JSONL_STRING)
         return row_columns_wrong(&m->columns, &row->line, kind, &fields[KEY_TEXT], "text");
     return jsonl_text(&fields[KEY_TEXT], &m->json, text, n);
@@ -255,8 +264,10 @@ out:
     rows_close(reader);
     mem_free(rows);
     if (st == TANE_OK && m->file->tokens == 0)
-        st = FAIL(TANE_EFORMAT, "%s: no token to score: a document's first one has nothing in front of it that could predict "
-                  "it (with --add-bos it has)", m->file->path);
+        st = FAIL(TANE_EFORMAT,
+                  "%s: no token to score: a document's first one has nothing in front of it that could predict "
+                  "it (with --add-bos it has)",
+                  m->file->path);
     return st;
 }
 
@@ -296,14 +307,18 @@ static Status settle_options(Measuring *m) {
     const int64_t most = m->model->config.context, vocab = m->model->config.vocab_size;
     const int64_t context = o->context ? o->context : smaller(most, PERPLEXITY_CONTEXT);
     if (context > most)
-        return FAIL(TANE_EINVAL, "windows of %lld tokens do not fit the model, whose context is %lld", (long long)context,
-                    (long long)most);
+        return FAIL(TANE_EINVAL, "windows of %lld tokens do not fit the model, whose context is %lld",
+                    (long long)context, (long long)most);
     if (o->stride > context)
-        return FAIL(TANE_EINVAL, "a stride of %lld would leave out text between windows of %lld tokens; choose one of at most "
-                    "%lld", (long long)o->stride, (long long)context, (long long)context);
+        return FAIL(TANE_EINVAL,
+                    "a stride of %lld would leave out text between windows of %lld tokens; choose one of at most "
+                    "%lld",
+                    (long long)o->stride, (long long)context, (long long)context);
     if (tokenizer_vocab_size(o->tokenizer) > vocab)
-        return FAIL(TANE_EINVAL, "the tokenizer has %d pieces, but the model's vocabulary only %lld: they do not belong "
-                    "together", tokenizer_vocab_size(o->tokenizer), (long long)vocab);
+        return FAIL(TANE_EINVAL,
+                    "the tokenizer has %d pieces, but the model's vocabulary only %lld: they do not belong "
+                    "together",
+                    tokenizer_vocab_size(o->tokenizer), (long long)vocab);
     m->out->context = context;
     m->out->stride = o->stride ? o->stride : context;
     m->batch_tokens = m->model->device->host ? BATCH_TOKENS : GPU_BATCH_TOKENS;

@@ -155,9 +155,10 @@ Status questions_check(const Questions *q, AnswerRule rule) {
         const Question *item = &q->items[i];
         TRY(answer_expected(rule, item->right, &text, &found));
         if (!found)
-            TRY(FAIL(TANE_EFORMAT, "%s:%lld: the right answer has no number behind \"#### \", which the metric gsm8k compares "
-                     "with; add it, or ask for another metric (--metric exact_match)", q->paths[item->file],
-                     (long long)item->line));
+            TRY(FAIL(TANE_EFORMAT,
+                     "%s:%lld: the right answer has no number behind \"#### \", which the metric gsm8k compares "
+                     "with; add it, or ask for another metric (--metric exact_match)",
+                     q->paths[item->file], (long long)item->line));
     }
 out:
     str_free(&text);

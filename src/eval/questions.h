@@ -12,9 +12,9 @@ typedef struct MatchCell {
 } MatchCell;
 
 typedef struct Question {
-    AnswerText row;   /* its JSON object, with keep_rows */
+    AnswerText row; /* its JSON object, with keep_rows */
     AnswerText right;
-    size_t first;     /* of its tokens */
+    size_t first; /* of its tokens */
     int32_t n_tokens;
     int32_t cell, file;
     int64_t line;
@@ -38,7 +38,7 @@ typedef struct Questions {
     size_t n_cells, cap_cells;
     char **paths;
     size_t n_paths;
-    Arena arena;          /* texts */
+    Arena arena; /* texts */
 } Questions;
 
 Status questions_open(Questions **out, const char *const *paths, size_t n, const QuestionOptions *options);

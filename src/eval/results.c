@@ -50,8 +50,10 @@ static Status differs(const Results *r, const char *key, const json_t *there, co
     Str a = {0}, b = {0};
     if (there) TRY(json_write_str(&a, there));
     if (now) TRY(json_write_str(&b, now));
-    st = FAIL(TANE_EINVAL, "%s was begun with other settings: \"%s\" was %.300s and is %.300s now; finish it with the same, or "
-              "write to another file", r->path, key, there ? a.text : "not set", now ? b.text : "not set");
+    st = FAIL(TANE_EINVAL,
+              "%s was begun with other settings: \"%s\" was %.300s and is %.300s now; finish it with the same, or "
+              "write to another file",
+              r->path, key, there ? a.text : "not set", now ? b.text : "not set");
 out:
     str_free(&a);
     str_free(&b);
@@ -63,7 +65,8 @@ static Status compare_settings(const Results *r, json_t *there, json_t *now) {
     json_t *value;
     int64_t version;
     if (!json_object_get(there, version_key))
-        return FAIL(TANE_EINVAL, "%s is no results file of `tane eval`: its first line has no \"%s\"; write to another file",
+        return FAIL(TANE_EINVAL,
+                    "%s is no results file of `tane eval`: its first line has no \"%s\"; write to another file",
                     r->path, version_key);
     TRY_RETURN(json_get_int(there, r->path, version_key, 1, RESULTS_VERSION, &version));
     json_object_foreach(now, key, value) {
@@ -105,7 +108,8 @@ static Status repair(const Results *r, bool *empty) {
     *empty = n == 0;
     Status st = n < map.size && n > 0 ? file_write_atomic(r->path, map.data, n) : TANE_OK;
     if (n == 0 && map.size > 0)
-        st = FAIL(TANE_EINVAL, "%s is no results file of `tane eval`: it has no whole line; write to another file", r->path);
+        st = FAIL(TANE_EINVAL, "%s is no results file of `tane eval`: it has no whole line; write to another file",
+                  r->path);
     file_unmap(&map);
     return st;
 }

@@ -1,5 +1,5 @@
-/* The results file of an evaluation: a line of settings, then a line for each item (a question, a window of text) as it is
- * done, so that one that was interrupted goes on behind what is there.
+/* The results file of an evaluation: a line of settings, then a line for each item (a question, a window of text) as it
+ * is done, so that one that was interrupted goes on behind what is there.
  *
  *   {"tane_eval": 1, "model": "runs/math/step-000500", ...}
  *   {"id": 17, "file": "test.jsonl", "line": 18, ..., "said": "..."}

@@ -15,11 +15,11 @@ typedef struct WindowTape WindowTape;
 
 typedef struct Windows {
     const Model *model;
-    int64_t rows, width;   /* of a batch */
-    WindowTape *tape[2];   /* rows of one window each; rows of several */
-    int32_t *arrays;       /* (4, rows, width) tokens, labels, positions, starts; and the device's copy: */
+    int64_t rows, width; /* of a batch */
+    WindowTape *tape[2]; /* rows of one window each; rows of several */
+    int32_t *arrays;     /* (4, rows, width) tokens, labels, positions, starts; and the device's copy: */
     int32_t *device_arrays;
-    float *losses;         /* (rows, width) */
+    float *losses; /* (rows, width) */
 } Windows;
 
 /* width: of the longest window. */

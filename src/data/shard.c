@@ -162,6 +162,36 @@ static Status reserve(ShardBuilder *b, size_t n) {
     return TANE_OK;
 }
 
+static void add_ids(ShardBuilder *b, const int32_t *ids, size_t n) {
+    if (b->wide) {
+        memcpy((uint32_t *)b->ids + b->tokens, ids, n * sizeof *ids);
+        return;
+    }
+    uint16_t *to = (uint16_t *)b->ids + b->tokens;
+    for (size_t i = 0; i < n; i++) to[i] = (uint16_t)ids[i];
+}
+
+/* Returns how many of them are trained on. */
+static size_t add_mask(ShardBuilder *b, const uint8_t *mask, size_t n) {
+    size_t trained = 0, at = b->tokens, i = 0;
+    for (; i < n && at % 8; i++, at++) {
+        b->mask[at / 64] |= (uint64_t)(mask[i] != 0) << (at % 64);
+        trained += mask[i] != 0;
+    }
+    for (; i + 8 <= n; i += 8, at += 8) { /* eight bytes of 0 or 1 to eight bits: each lands on its own bit of the top byte */
+        uint64_t bytes;
+        memcpy(&bytes, mask + i, 8);
+        uint64_t bits = bytes * 0x0102040810204080u >> 56;
+        b->mask[at / 64] |= bits << (at % 64);
+        trained += (size_t)__builtin_popcountll(bits);
+    }
+    for (; i < n; i++, at++) {
+        b->mask[at / 64] |= (uint64_t)(mask[i] != 0) << (at % 64);
+        trained += mask[i] != 0;
+    }
+    return trained;
+}
+
 Status shard_builder_add(ShardBuilder *b, const int32_t *ids, const uint8_t *mask, size_t n, int64_t line, bool goes_on) {
     TRY_RETURN(reserve(b, n));
     if (n) {
@@ -169,18 +199,32 @@ Status shard_builder_add(ShardBuilder *b, const int32_t *ids, const uint8_t *mas
         bool opens = !b->open; /* a document, not a shard inside one */
         if (opens || b->tokens == 0) b->lines[b->documents++] = (uint64_t)line;
         size_t begin = b->bounds[b->documents - 1];
-        for (size_t i = 0, at = b->tokens; i < n; i++, at++) {
-            if (b->wide) ((uint32_t *)b->ids)[at] = (uint32_t)ids[i];
-            else ((uint16_t *)b->ids)[at] = (uint16_t)ids[i];
-            b->mask[at / 64] |= (uint64_t)(mask[i] != 0) << (at % 64);
-            b->masked |= !mask[i] && at > begin;
-        }
+        add_ids(b, ids, n);
+        size_t trained = add_mask(b, mask, n);
+        b->masked |= trained + (b->tokens == begin && !mask[0]) < n;
         if (opens && n > 1 && mask[1]) b->mask[begin / 64] |= (uint64_t)1 << (begin % 64);
         b->tokens += n;
         b->bounds[b->documents] = b->tokens;
     }
     b->open = goes_on && (n > 0 || b->open);
     return TANE_OK;
+}
+
+void shard_builder_view(const ShardBuilder *b, TokenShard *out) {
+    *out = (TokenShard){.tokens = (int64_t)b->tokens,
+                        .documents = (int64_t)b->documents,
+                        .ids = b->ids,
+                        .wide = b->wide,
+                        .continues = b->continues,
+                        .bounds = b->bounds,
+                        .lines = b->lines,
+                        .mask = b->masked ? b->mask : NULL};
+}
+
+void shard_builder_clear(ShardBuilder *b) {
+    if (b->mask) memset(b->mask, 0, mask_words(b->tokens) * sizeof *b->mask);
+    b->tokens = b->documents = 0;
+    b->masked = false;
 }
 
 /* *array (cap) to one of n, unless little would be saved. */
@@ -203,15 +247,9 @@ Status shard_builder_take(ShardBuilder *b, TokenShard *out) {
     TRY_RETURN(trim((void **)&b->bounds, b->documents + 1, b->cap_documents, sizeof *b->bounds));
     TRY_RETURN(trim((void **)&b->lines, b->documents, b->cap_documents, sizeof *b->lines));
     if (b->mask) TRY_RETURN(trim((void **)&b->mask, mask_words(b->tokens), b->cap_tokens / 64, sizeof *b->mask));
-    *out = (TokenShard){.tokens = (int64_t)b->tokens,
-                        .documents = (int64_t)b->documents,
-                        .ids = b->ids,
-                        .wide = b->wide,
-                        .continues = b->continues,
-                        .bounds = b->bounds,
-                        .lines = b->lines,
-                        .mask = b->mask,
-                        .owned = {b->ids, b->bounds, b->lines, b->mask}};
+    shard_builder_view(b, out);
+    void *owned[4] = {b->ids, b->bounds, b->lines, b->mask};
+    memcpy(out->owned, owned, sizeof owned);
     *b = (ShardBuilder){.wide = b->wide, .open = b->open};
     return TANE_OK;
 }

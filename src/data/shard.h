@@ -58,6 +58,9 @@ Status shard_builder_add(ShardBuilder *b, const int32_t *ids, const uint8_t *mas
 /* What was built so far, in no more memory than it needs; the builder is empty again, and goes on with a document that is
  * open. */
 Status shard_builder_take(ShardBuilder *b, TokenShard *out);
+/* The same without moving anything: *out is good until shard_builder_clear, which empties the builder and keeps its memory. */
+void shard_builder_view(const ShardBuilder *b, TokenShard *out);
+void shard_builder_clear(ShardBuilder *b);
 void shard_builder_free(ShardBuilder *b);
 
 /* Tokens alone, for the formats without documents: begin, add, end. total: llm.c's head needs it. */

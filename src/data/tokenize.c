@@ -104,8 +104,14 @@ static Status close_shard(Tokenizing *t) {
     TokenShard shard;
     if (t->builder.tokens == 0) return TANE_OK;
     bool open = t->builder.open;
-    TRY_RETURN(shard_builder_take(&t->builder, &shard));
-    return t->sink->shard(t->sink->user, &shard, t->counts, open);
+    if (!t->options->shard_tokens) { /* it stays in memory */
+        TRY_RETURN(shard_builder_take(&t->builder, &shard));
+        return t->sink->shard(t->sink->user, &shard, t->counts, open);
+    }
+    shard_builder_view(&t->builder, &shard);
+    TRY_RETURN(t->sink->shard(t->sink->user, &shard, t->counts, open));
+    shard_builder_clear(&t->builder);
+    return TANE_OK;
 }
 
 static Status keep_slice(Tokenizing *t, const Worker *w) {

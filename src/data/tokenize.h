@@ -19,7 +19,8 @@ typedef struct TokenizeCounts {
     uint64_t bytes;                           /* of text */
 } TokenizeCounts;
 
-/* Called for each shard when it is full and at the end; it takes the shard over (shard_release), also when it fails.
+/* Called for each shard when it is full and at the end; it takes the shard over (shard_release), also when it fails. With
+ * shard_tokens its numbers are the tokenizer's, good until it returns.
  * counts: so far. in_document: the last document goes on in the next shard. */
 typedef struct TokenizeSink {
     Status (*shard)(void *user, TokenShard *shard, const TokenizeCounts *counts, bool in_document);

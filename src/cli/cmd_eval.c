@@ -53,7 +53,8 @@ static const Option rows[] = {
     ROW(db, STRING, NULL, NULL, 0, 0, "Results",
         "database of runs that gets the scores; default: tane.db beside the folder of the model's run"),
     ROW(run, STRING, NULL, NULL, 0, 0, "Results",
-        "run that gets the scores of a model that is no checkpoint of one; default of --db then: runs/tane.db"),
+        "run that gets the scores; those of a model that is no checkpoint of it at step 0 (default of --db: "
+        "runs/tane.db)"),
     ROW(batch_size, INT, "0", NULL, 0, 65536, "Machine", "questions asked, or windows computed, at a time; 0: many"),
     ROW(device, STRING, "auto", NULL, 0, 0, "Machine", "auto, cpu or cuda:N"),
     ROW(compute_dtype, CHOICE, "auto", "auto|fp32|bf16|fp16", 0, 0, "Machine",

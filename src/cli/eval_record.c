@@ -51,15 +51,17 @@ out:
     return st;
 }
 
-/* The run that the user names; at the model's step, or, for a model from elsewhere, the run's last one. */
-static Status record_named(const char *db, const char *name, int64_t step, const EvalScore *scores, size_t n) {
+/* The run that the user names: at the step of its own checkpoint; a model from elsewhere, such as the one that it
+ * started from, at step 0, before its training. folder: of the run that the model is a checkpoint of, NULL: of none. */
+static Status record_named(const char *db, const char *name, const char *folder, int64_t step, const EvalScore *scores,
+                           size_t n) {
     Status st = TANE_OK;
     Runs *runs = NULL;
     Arena arena = {0};
     RunInfo run;
     TRY(runs_open(&runs, db, false));
     TRY(run_find(runs, &arena, name, &run));
-    TRY(add_scores(runs, db, &run, step >= 0 ? step : run.step, scores, n));
+    TRY(add_scores(runs, db, &run, folder && same_folder(run.output_dir, folder) ? step : 0, scores, n));
 out:
     runs_close(runs);
     arena_release(&arena);
@@ -69,9 +71,9 @@ out:
 Status eval_record(const Evaluation *e, const EvalScore *scores, size_t n) {
     const EvalConfig *c = e->config;
     char run[PATH_MAX], beside[PATH_MAX + 16];
-    int64_t step = -1;
+    int64_t step = 0;
     bool checkpoint = split_checkpoint(e->open.folder, run, sizeof run, &step);
-    if (c->run) return record_named(c->db ? c->db : "runs/tane.db", c->run, checkpoint ? step : -1, scores, n);
+    if (c->run) return record_named(c->db ? c->db : "runs/tane.db", c->run, checkpoint ? run : NULL, step, scores, n);
     if (!checkpoint) return TANE_OK;
     snprintf(beside, sizeof beside, "%s/../tane.db", run);
     const char *slash = strrchr(run, '/');

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "device/cpuinfo.h"
+#include "eval/metric.h"
 #include "infer/open.h"
 #include "model/gguf_tokenizer.h"
 #include "ops/backend.h"
@@ -53,6 +54,19 @@ static void tell_of_data(const Trainer *t) {
                         "completion_only, assistant_only_loss and format are for rows");
 }
 
+/* Questions are asked as rows are trained on: through the same format, template and suffix. */
+static Status load_questions(Trainer *t, const DatasetOptions *rows, Arena *arena) {
+    const TrainOptions *o = t->o;
+    QuestionOptions options = {.format = &rows->format, .limit = o->eval_exact_match_limit};
+    Metric metric;
+    char **files;
+    size_t n;
+    TRY_RETURN(rows_files(o->eval_exact_match_files.items, o->eval_exact_match_files.n, arena, &files, &n));
+    TRY_RETURN(metric_of_file(&metric, files[0], rows->format.format, rows->format.columns, NULL));
+    t->gsm8k = metric == METRIC_GSM8K;
+    return questions_open(&t->questions, (const char *const *)files, n, &options);
+}
+
 static Status load_data(Trainer *t) {
     Status st = TANE_OK;
     const TrainOptions *o = t->o;
@@ -76,9 +90,7 @@ static Status load_data(Trainer *t) {
         TRY(dataset_load(&t->eval, eval, o->eval_files.n, &options, (uint64_t)o->seed));
         TRY(data_options_arrange(&data, t->eval, &t->eval_layout));
     }
-    if (o->eval_exact_match_files.n)
-        TRY(questions_load(&t->questions, o->eval_exact_match_files.items, o->eval_exact_match_files.n, t->tokenizer,
-                           o->eval_exact_match_limit, o->add_bos));
+    if (o->eval_exact_match_files.n) TRY(load_questions(t, &options, &arena));
 out:
     arena_release(&arena);
     return st;
@@ -86,7 +98,9 @@ out:
 
 Status trainer_exact_match(Trainer *t, double *share) {
     MatchReport report = {0};
-    TRY_RETURN(exact_match(t->questions, t->model, &(ExactMatchOptions){0}, &report));
+    StopTokens stop = stop_tokens(&(OpenModel){.model = t->model, .tokenizer = t->tokenizer, .chat = t->chat});
+    ExactMatchOptions options = {.gsm8k = t->gsm8k, .stop = stop.ids, .n_stop = stop.n};
+    TRY_RETURN(exact_match(t->questions, t->model, &options, &report));
     *share = report.total ? (double)report.right / (double)report.total : 0;
     match_report_free(&report);
     return TANE_OK;

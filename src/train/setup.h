@@ -16,6 +16,7 @@ typedef struct Trainer {
     Dataset *train, *eval;      /* eval: NULL without eval_files */
     Layout *layout, *eval_layout;
     Questions *questions;       /* of eval_exact_match_files, or NULL */
+    bool gsm8k;                 /* their answers end in "#### NUMBER": that number is compared */
     Model *model;
     Optimizer *optimizer;
     BatchTape step_tape, eval_tape;

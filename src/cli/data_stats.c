@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/json.h"
 #include "cli/data_commands.h"
 #include "cli/table.h"
@@ -93,9 +94,9 @@ static Status collect(const Dataset *set, const DataOptions *o, Stats *s) {
     for (int64_t i = 0; i < s->rows; i++) {
         DatasetRow row;
         dataset_row(set, i, &row);
-        uint64_t h = 0xcbf29ce484222325u; /* FNV-1a (Fowler, Noll, Vo) */
+        uint64_t h = HASH_START;
         for (int64_t t = 0; t < row.n; t++) {
-            h = (h ^ (uint64_t)row_token(&row, t)) * 0x100000001b3u;
+            h = hash_word(h, (uint64_t)row_token(&row, t));
             s->trained += row_trained(&row, t);
         }
         hashed[i] = (Hashed){h, i};

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/rng.h"
 #include "data/prepared.h"
 #include "data/tokenize.h"
@@ -41,11 +42,8 @@ struct Dataset {
     int64_t max_length; /* INT64_MAX: any */
     int64_t epoch_rows, epoch_tokens, longest, dropped, cut, unknown;
     bool prepared;
-    uint64_t hash; /* of what cannot be hashed quickly: FNV-1a over tokens, or over the checksums of prepared shards */
+    uint64_t hash; /* of tokens and masks, or of the checksums of prepared shards */
 };
-
-/* FNV-1a (Fowler, Noll, Vo) by 64-bit words. */
-static uint64_t hash_word(uint64_t h, uint64_t word) { return (h ^ word) * 0x100000001b3u; }
 
 /* ---- parts ---- */
 
@@ -285,7 +283,7 @@ Status dataset_load(Dataset **out, const DataSource *sources, size_t n, const Da
     TRY(check_options(n, options));
     TRY(MEM_NEW(&set));
     set->seed = seed;
-    set->hash = 0xcbf29ce484222325u;
+    set->hash = HASH_START;
     set->max_length = options->max_length ? options->max_length : INT64_MAX;
     TRY(MEM_NEW_ARRAY(&set->sources, n));
     for (size_t i = 0; i < n; i++) TRY(load_source(set, options, &sources[i]));

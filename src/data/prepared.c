@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/json.h"
 
 #define INDEX_FORMAT "tane tokens"
@@ -17,18 +18,12 @@ static bool has_ending(const char *path, const char *ending) {
     return n > m && strcmp(path + n - m, ending) == 0;
 }
 
-/* FNV-1a (Fowler, Noll, Vo). */
-static uint64_t hash_bytes(uint64_t h, const void *bytes, size_t n) {
-    for (const uint8_t *p = bytes, *end = p + n; p < end; p++) h = (h ^ *p) * 0x100000001b3u;
-    return h;
-}
-
 Status prepared_tokenizer_hash(const Tokenizer *tok, char hex[17]) {
     static const char probe[] = "The quick brown fox: 12,345.67 + (-8) = x?\n\n  def f(a_b):\treturn \"it's\"\n"
                                 "\xe5\x90\xbe\xe8\xbc\xa9\xe3\x81\xaf\xe7\x8c\xab\xe3\x81\xa7\xe3\x81\x82\xe3\x82\x8b "
                                 "na\xc3\xafve \xd0\x9c\xd0\xb8\xd1\x80 \xf0\x9f\x8c\xb1<s></s><unk>";
     TokenList ids = {0};
-    uint64_t h = 0xcbf29ce484222325u;
+    uint64_t h = HASH_START;
     for (int32_t i = 0; i < tokenizer_vocab_size(tok); i++) {
         TokenPiece piece;
         TRY_RETURN(tokenizer_piece(tok, i, &piece));
@@ -111,8 +106,8 @@ static uint64_t hash_ids(const TokenShard *s) {
     uint64_t hash = 0;
 #pragma omp parallel for schedule(static) reduction(+ : hash)
     for (int64_t b = 0; b < s->tokens; b += BLOCK) {
-        uint64_t h = 0xcbf29ce484222325u ^ (uint64_t)b;
-        for (int64_t i = b; i < block_end(s, b); i++) h = (h ^ (uint64_t)(uint32_t)shard_token(s, i)) * 0x100000001b3u;
+        uint64_t h = HASH_START ^ (uint64_t)b;
+        for (int64_t i = b; i < block_end(s, b); i++) h = hash_word(h, (uint32_t)shard_token(s, i));
         hash += h;
     }
     return hash;

@@ -1,7 +1,7 @@
 /* How fast weights come from a file into a device's memory: bench/load FOLDER|FILE.gguf [cpu|cuda:N] [fp32|bf16|fp16]
  *
- * Prints the bytes of the file, seconds of each reading and GB/s of the file. The first reading may come from the disk, the
- * others come from the system's cache. Peer: bench/load.py (safetensors' load_file to the same device).
+ * Prints the bytes of the file, seconds of each reading and GB/s of the file. The first reading may come from the disk,
+ * the others come from the system's cache. Peer: bench/load.py (safetensors' load_file to the same device).
  */
 #include <omp.h>
 #include <stdio.h>
@@ -22,7 +22,8 @@ static Status load_once(const char *path, const char *where, DType type) {
         double start = clock_seconds();
         TRY(model_open(&model, path, type, device));
         TRY(device_sync(device));
-        double seconds = clock_seconds() - start, bytes = (double)params_count(&model->params) * (double)dtype_size(type);
+        double seconds = clock_seconds() - start,
+               bytes = (double)params_count(&model->params) * (double)dtype_size(type);
         printf("%s -> %s %s: %.2f GB in memory, %.3f s, %.2f GB/s\n", path, device->name, dtype_name(type), bytes / 1e9,
                seconds, bytes / seconds / 1e9);
         model_free(model);

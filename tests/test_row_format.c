@@ -460,7 +460,7 @@ static void templates_that_rewrite_turns_are_errors(void **state) {
     static const char two[] = MESSAGES(USER("a") ", " ANSWER("b") ", " USER("c") ", " ANSWER("d"));
     SHOWN(o, MESSAGES(USER("a") ", " ANSWER("b")), TURN("user", "a") TRAINED("<think></think>b"));
     REFUSED(o, two, "writes messages[1] in another way once more messages follow");
-    REFUSED(o, two, "a template with {% generation %} blocks, or set loss to completion (the last answer) or to all");
+    REFUSED(o, two, "a template with {% generation %} blocks, or set conversation_loss to last or all");
     o.loss = LOSS_LAST;
     SHOWN(o, two, TURN("user", "a") TURN("assistant", "b") TURN("user", "c") TRAINED("<think></think>d"));
     chat_template_free(t);

@@ -1,4 +1,5 @@
-/* FNV-1a (Fowler, Noll, Vo): a quick hash to notice changes and find what is the same. Not against somebody who means harm. */
+/* FNV-1a (Fowler, Noll, Vo): a quick hash to notice changes and find what is the same. Not against somebody who means
+ * harm. */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
 

@@ -27,7 +27,8 @@ void data_input_close(DataInput *in) {
     *in = (DataInput){0};
 }
 
-static const Command *const subcommands[] = {&cmd_data_arithmetic, &cmd_data_show, &cmd_data_stats, &cmd_data_prepare, NULL};
+static const Command *const subcommands[] = {&cmd_data_arithmetic, &cmd_data_show, &cmd_data_stats, &cmd_data_prepare,
+                                             NULL};
 
 const Command cmd_data = {
     .name = "data",

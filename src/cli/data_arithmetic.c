@@ -15,7 +15,7 @@ typedef struct ArithmeticConfig {
 } ArithmeticConfig;
 
 #define ROW(field, type, fallback, choices, lo, hi, group, help)                                                       \
-    {#field, OPTION_##type, offsetof(ArithmeticConfig, field), fallback, choices, lo, hi, group, help}
+    { #field, OPTION_##type, offsetof(ArithmeticConfig, field), fallback, choices, lo, hi, group, help }
 
 static const Option arithmetic_rows[] = {
     ROW(out, STRING, NULL, NULL, 0, 0, "Files",
@@ -89,8 +89,10 @@ static Status read_ops(const StringList *words, char ops[5]) {
     for (size_t i = 0; i < words->n; i++) {
         const char *word = words->items[i];
         if (strlen(word) != 1 || !strchr("+-*/", *word))
-            return FAIL(TANE_EINVAL, "--ops: unknown operator \"%s\"; known are + - '*' / (without the quotes the "
-                        "shell puts file names in the place of *)", word);
+            return FAIL(TANE_EINVAL,
+                        "--ops: unknown operator \"%s\"; known are + - '*' / (without the quotes the "
+                        "shell puts file names in the place of *)",
+                        word);
         if (memchr(ops, *word, n)) return FAIL(TANE_EINVAL, "--ops: %s is named twice", word);
         ops[n++] = *word;
     }
@@ -194,11 +196,10 @@ const Command cmd_data_arithmetic = {
     .name = "arithmetic",
     .summary = "arithmetic problems with answers, as prompt-completion JSONL",
     .usage = "tane data arithmetic --out FILE.jsonl [options]",
-    .examples =
-        "  tane data arithmetic --digits 2 --negative --out math.jsonl            every problem once\n"
-        "  tane data arithmetic --digits 1 --ops + - '*' --out - | head           look at some\n"
-        "  tane data arithmetic --digits 3 --samples 500000 --balance --holdout 0.05 --out math3.jsonl\n"
-        "  tane data arithmetic --digits 2 --ops / --division remainder --answers working --out long.jsonl\n",
+    .examples = "  tane data arithmetic --digits 2 --negative --out math.jsonl            every problem once\n"
+                "  tane data arithmetic --digits 1 --ops + - '*' --out - | head           look at some\n"
+                "  tane data arithmetic --digits 3 --samples 500000 --balance --holdout 0.05 --out math3.jsonl\n"
+                "  tane data arithmetic --digits 2 --ops / --division remainder --answers working --out long.jsonl\n",
     .options = &arithmetic_table,
     .details =
         "A line looks like {\"prompt\":\"12+(-34)=\",\"completion\":\"-22\"}: a negative second operand stands in\n"

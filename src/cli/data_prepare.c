@@ -19,12 +19,14 @@ typedef struct PrepareConfig {
 static const Option prepare_rows[] = {
 #include "base/option_rows.h"
     TEXT(tokenizer, NULL, "Prepare", "tokenizer model, or a model folder that has one (required)")
-    TEXT(out, NULL, "Prepare", "folder for the tokens (required)")
-    CHOICE(write, "tane", "tane|llmc|nanogpt", "Prepare",
-           "tane: shards with documents and loss masks; llmc: train_000001.bin ... and val_000000.bin; nanogpt: train.bin and "
-           "val.bin; these two hold tokens only")
-    INT(shard_tokens, 0, 0, ANY, "Prepare", "tokens of a shard; 0: 33,554,432 (llmc: 100,000,000)")
-    NUMBER(holdout, 0, 0, 0.9, "Prepare", "llmc and nanogpt: the last tokens, this share of all, go to the val file")
+        TEXT(out, NULL, "Prepare", "folder for the tokens (required)")
+            CHOICE(write, "tane", "tane|llmc|nanogpt", "Prepare",
+                   "tane: shards with documents and loss masks; llmc: train_000001.bin ... and val_000000.bin; "
+                   "nanogpt: train.bin and "
+                   "val.bin; these two hold tokens only")
+                INT(shard_tokens, 0, 0, ANY, "Prepare", "tokens of a shard; 0: 33,554,432 (llmc: 100,000,000)")
+                    NUMBER(holdout, 0, 0, 0.9, "Prepare",
+                           "llmc and nanogpt: the last tokens, this share of all, go to the val file")
 #include "base/option_end.h"
 #define OPTION_MEMBER rows
 #include "base/option_rows.h"
@@ -32,7 +34,8 @@ static const Option prepare_rows[] = {
 #include "base/option_end.h"
 };
 
-static const OptionTable prepare_table = {"tane data prepare", prepare_rows, sizeof prepare_rows / sizeof *prepare_rows};
+static const OptionTable prepare_table = {"tane data prepare", prepare_rows,
+                                          sizeof prepare_rows / sizeof *prepare_rows};
 
 static volatile sig_atomic_t interrupted;
 static void on_signal(int signal) {
@@ -60,8 +63,8 @@ static void report_tokens(const char *folder, const PrepareReport *r, double sec
                 (long long)r->counts.tokens, r->shards);
         return;
     }
-    fprintf(stderr, "%s: %lld documents, %lld tokens in %zu shards from %zu files, %.1f s, %.0f MB/s of text%s\n", folder,
-            (long long)r->counts.documents, (long long)r->counts.tokens, r->shards, r->files, seconds,
+    fprintf(stderr, "%s: %lld documents, %lld tokens in %zu shards from %zu files, %.1f s, %.0f MB/s of text%s\n",
+            folder, (long long)r->counts.documents, (long long)r->counts.tokens, r->shards, r->files, seconds,
             (double)r->counts.bytes / seconds / 1e6, r->resumed ? " (went on where it had stopped)" : "");
     if (r->counts.unknown)
         fprintf(stderr, "warning: %lld tokens are unknown to the tokenizer; was it made for other data?\n",
@@ -103,7 +106,8 @@ static Status prepare_all(const DataInput *in, const PrepareConfig *c, const Str
     st = prepare(folder, (const char *const *)files, n, &o, &r);
     if (p.live) fprintf(stderr, "\r\033[K");
     if (st == TANE_ECANCELED)
-        st = FAIL(TANE_ECANCELED, "stopped; what is done is kept, the same command goes on behind its last whole shard");
+        st = FAIL(TANE_ECANCELED,
+                  "stopped; what is done is kept, the same command goes on behind its last whole shard");
     TRY(st);
     report_tokens(folder, &r, clock_seconds() - p.start);
     if (bare) TRY(export_tokens(in, c, folder));

@@ -16,8 +16,8 @@ typedef struct ShowConfig {
 static const Option show_rows[] = {
 #include "base/option_rows.h"
     TEXT(tokenizer, NULL, "Show", "tokenizer model, or a model folder that has one (required)")
-    INT(limit, 10, 0, 9e18, "Show", "rows of the layout to print; 0: all")
-    BOOL(json, false, "Show", "one JSON object a document: line, ids, pieces, trained")
+        INT(limit, 10, 0, 9e18, "Show", "rows of the layout to print; 0: all")
+            BOOL(json, false, "Show", "one JSON object a document: line, ids, pieces, trained")
 #include "base/option_end.h"
 #define OPTION_MEMBER rows
 #include "base/option_rows.h"
@@ -30,7 +30,7 @@ static const OptionTable show_table = {"tane data show", show_rows, sizeof show_
 /* A stretch of a document that stands in a row of the layout. */
 typedef struct Stretch {
     DatasetRow row;
-    int64_t from, n; /* its tokens */
+    int64_t from, n;   /* its tokens */
     bool first_trains; /* of windows: a document's first token is a target too */
 } Stretch;
 
@@ -68,9 +68,11 @@ static Status add_json(const Tokenizer *tok, const Stretch *s, int64_t unit, boo
     }
     object = json_pack("{s:I, s:O, s:O, s:O}", "line", (json_int_t)s->row.line, "ids", ids, "pieces", pieces, "trained",
                        learned);
-    bool whole = object && json_array_size(ids) + json_array_size(pieces) + json_array_size(learned) == 3 * (size_t)s->n;
+    bool whole = object &&
+                 json_array_size(ids) + json_array_size(pieces) + json_array_size(learned) == 3 * (size_t)s->n;
     if (whole && with_unit) whole = !json_object_set_new(object, "row", json_integer(unit));
-    if (whole && s->row.n < s->row.full) whole = !json_object_set_new(object, "cut", json_integer(s->row.full - s->row.n));
+    if (whole && s->row.n < s->row.full)
+        whole = !json_object_set_new(object, "cut", json_integer(s->row.full - s->row.n));
     if (!whole) TRY(FAIL(TANE_ENOMEM, "out of memory while printing a row"));
     TRY(json_write_str(out, object));
     TRY(str_add(out, "\n", 1));

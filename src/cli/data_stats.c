@@ -18,7 +18,7 @@ typedef struct StatsConfig {
 static const Option stats_rows[] = {
 #include "base/option_rows.h"
     TEXT(tokenizer, NULL, "Stats", "tokenizer model, or a model folder that has one (required)")
-    BOOL(json, false, "Stats", "print JSON instead of tables")
+        BOOL(json, false, "Stats", "print JSON instead of tables")
 #include "base/option_end.h"
 #define OPTION_MEMBER rows
 #include "base/option_rows.h"
@@ -36,7 +36,7 @@ typedef struct Hashed {
 
 typedef struct Stats {
     int64_t rows, tokens, trained, longer, kept, duplicates, units, width, unknown;
-    int64_t twin[2]; /* the first two documents that are the same; -1: none */
+    int64_t twin[2];  /* the first two documents that are the same; -1: none */
     int32_t *lengths; /* (rows), rising */
 } Stats;
 
@@ -128,11 +128,12 @@ static Status print_json(const Stats *s, const DataOptions *o) {
     Status st = TANE_OK;
     Str text = {0};
     json_t *lengths = json_object(),
-           *root = json_pack("{s:I, s:I, s:I, s:I, s:O, s:I, s:I, s:{s:I, s:f}, s:{s:f}, s:I}", "rows", (json_int_t)s->rows,
-                             "tokens", (json_int_t)s->tokens, "trained", (json_int_t)s->trained, "unknown",
-                             (json_int_t)s->unknown, "lengths", lengths, "max_length", (json_int_t)o->max_length, "longer",
-                             (json_int_t)s->longer, "packing", "rows", (json_int_t)s->units, "full", packed_share(s),
-                             "padding", "full", padded_share(s), "duplicates", (json_int_t)s->duplicates);
+           *root = json_pack("{s:I, s:I, s:I, s:I, s:O, s:I, s:I, s:{s:I, s:f}, s:{s:f}, s:I}", "rows",
+                             (json_int_t)s->rows, "tokens", (json_int_t)s->tokens, "trained", (json_int_t)s->trained,
+                             "unknown", (json_int_t)s->unknown, "lengths", lengths, "max_length",
+                             (json_int_t)o->max_length, "longer", (json_int_t)s->longer, "packing", "rows",
+                             (json_int_t)s->units, "full", packed_share(s), "padding", "full", padded_share(s),
+                             "duplicates", (json_int_t)s->duplicates);
     for (int i = 0; i < QUANTILES; i++)
         json_object_set_new(lengths, quantile_names[i], json_integer(quantile(s, quantiles[i])));
     json_object_set_new(lengths, "mean", json_real(share(s->tokens, s->rows)));

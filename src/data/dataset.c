@@ -13,7 +13,7 @@
 /* Streams of the seed; the low half counts sources or epochs. */
 #define STREAM_CHOOSE ((uint64_t)0x63686f73 << 32)
 #define STREAM_REPEAT ((uint64_t)0x72657065 << 32)
-#define STREAM_EPOCH ((uint64_t)0x65706f63 << 32)
+#define STREAM_EPOCH  ((uint64_t)0x65706f63 << 32)
 
 /* A shard and where it came from. Documents and tokens are counted over the whole set. */
 typedef struct Part {
@@ -79,8 +79,8 @@ static void document(const Dataset *set, int64_t d, DatasetRow *row) {
     const Part *part = part_of(set->parts, set->n_parts, d, false);
     const TokenShard *s = &part->shard;
     int64_t i = d - part->first_document, n = (int64_t)(s->bounds[i + 1] - s->bounds[i]);
-    *row = (DatasetRow){s, (int64_t)s->bounds[i], n < set->max_length ? n : set->max_length, n, part->path,
-                        (int64_t)s->lines[i]};
+    *row = (DatasetRow){s,          (int64_t)s->bounds[i], n < set->max_length ? n : set->max_length, n,
+                        part->path, (int64_t)s->lines[i]};
 }
 
 /* ---- one source ---- */
@@ -174,8 +174,10 @@ static Status limit_length(Dataset *set, const DatasetOptions *o, int64_t d, boo
         if (set->max_length == INT64_MAX || has_target(&row)) return TANE_OK;
         *keep = false; /* the last token of a document that began in the shard before is no loss */
         if (row.begin == 0 && row.shard->continues) return TANE_OK;
-        return FAIL(TANE_EFORMAT, "%s:%lld: the row has no token to learn (%lld in all, and the first one of a row is never "
-                    "a target); prepare the data again without it", row.source, (long long)row.line, (long long)row.n);
+        return FAIL(TANE_EFORMAT,
+                    "%s:%lld: the row has no token to learn (%lld in all, and the first one of a row is never "
+                    "a target); prepare the data again without it",
+                    row.source, (long long)row.line, (long long)row.n);
     }
     switch (o->truncation) {
     case TRUNCATION_ERROR: break;
@@ -186,13 +188,15 @@ static Status limit_length(Dataset *set, const DatasetOptions *o, int64_t d, boo
     case TRUNCATION_CUT:
         set->cut++;
         if (has_target(&row)) return TANE_OK;
-        return FAIL(TANE_EFORMAT, "%s:%lld: cut to max_length %lld, the row has no token left to learn: what stands before "
-                    "the completion takes more; raise max_length or set truncation to drop", row.source,
-                    (long long)row.line, (long long)set->max_length);
+        return FAIL(TANE_EFORMAT,
+                    "%s:%lld: cut to max_length %lld, the row has no token left to learn: what stands before "
+                    "the completion takes more; raise max_length or set truncation to drop",
+                    row.source, (long long)row.line, (long long)set->max_length);
     }
-    return FAIL(TANE_EFORMAT, "%s:%lld: the row has %lld tokens, but max_length is %lld; raise max_length, shorten the "
-                "row, or set truncation to drop (leave such rows out) or cut (their end is lost)", row.source,
-                (long long)row.line, (long long)row.full, (long long)set->max_length);
+    return FAIL(TANE_EFORMAT,
+                "%s:%lld: the row has %lld tokens, but max_length is %lld; raise max_length, shorten the "
+                "row, or set truncation to drop (leave such rows out) or cut (their end is lost)",
+                row.source, (long long)row.line, (long long)row.full, (long long)set->max_length);
 }
 
 /* Chooses `want` of the source's n documents by seed and leaves out those that are too long. */
@@ -203,13 +207,16 @@ static Status choose(Dataset *set, const DatasetOptions *o, size_t s, int64_t wa
     TRY_RETURN(MEM_NEW_ARRAY(&source->chosen, (size_t)all));
     for (int64_t i = 0; i < all; i++) {
         bool keep;
-        if (want < all && rng_permute(set->seed, STREAM_CHOOSE + s, (uint64_t)all, (uint64_t)i) >= (uint64_t)want) continue;
+        if (want < all && rng_permute(set->seed, STREAM_CHOOSE + s, (uint64_t)all, (uint64_t)i) >= (uint64_t)want)
+            continue;
         TRY_RETURN(limit_length(set, o, source->first_document + i, &keep));
         if (keep) source->chosen[n++] = source->first_document + i;
     }
     if (n == 0)
-        return FAIL(TANE_EFORMAT, "%s: each of the %lld rows is longer than max_length %lld and was dropped; raise "
-                    "max_length", source->path, (long long)want, (long long)set->max_length);
+        return FAIL(TANE_EFORMAT,
+                    "%s: each of the %lld rows is longer than max_length %lld and was dropped; raise "
+                    "max_length",
+                    source->path, (long long)want, (long long)set->max_length);
     source->n = n;
     if (whole && n == all) {
         mem_free(source->chosen);

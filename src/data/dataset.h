@@ -1,6 +1,8 @@
-/* A data set: documents (rows) of tokens with their loss mask, from one or several sources, and what an epoch consists of.
+/* A data set: documents (rows) of tokens with their loss mask, from one or several sources, and what an epoch consists
+ * of.
  *
- * A source is a file, a pattern or a folder of rows, which are tokenized into memory; or tokens that were prepared before
+ * A source is a file, a pattern or a folder of rows, which are tokenized into memory; or tokens that were prepared
+ * before
  * (`tane data prepare`, llm.c, nanoGPT), which are mapped. Both are shards: see shard.h.
  */
 #ifndef DATA_DATASET_H
@@ -61,8 +63,9 @@ static inline bool row_trained(const DatasetRow *row, int64_t t) {
 /* The row at `position` of epoch `epoch`: a permutation by seed, O(1), the same at any number of ranks. */
 int64_t dataset_at(const Dataset *set, uint64_t seed, int64_t epoch, int64_t position);
 
-/* The same tokens as one stream a source, where documents follow each other without a gap. Rows chosen, repeated or dropped
- * play no part, but weights do: stream s is to be read weight (fraction x repeat) times as often as its length says. */
+/* The same tokens as one stream a source, where documents follow each other without a gap. Rows chosen, repeated or
+ * dropped play no part, but weights do: stream s is to be read weight (fraction x repeat) times as often as its length
+ * says. */
 size_t dataset_streams(const Dataset *set);
 int64_t dataset_stream_tokens(const Dataset *set, size_t stream);
 double dataset_stream_weight(const Dataset *set, size_t stream);

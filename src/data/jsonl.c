@@ -139,8 +139,10 @@ __attribute__((format(printf, 3, 4))) static Status bad(const Parser *ps, const 
 /* The line is over although something is missing. */
 static Status ended(const Parser *ps, const char *missing) {
     if (ps->line->unended)
-        return FAIL(TANE_EFORMAT, "%s:%lld: the file ends in the middle of this line, before %s: it looks cut off; get "
-                    "it again or remove the line", ps->line->path, (long long)ps->line->number, missing);
+        return FAIL(TANE_EFORMAT,
+                    "%s:%lld: the file ends in the middle of this line, before %s: it looks cut off; get "
+                    "it again or remove the line",
+                    ps->line->path, (long long)ps->line->number, missing);
     return bad(ps, ps->end, "the line ends before %s; each object must stand on one line", missing);
 }
 
@@ -193,8 +195,8 @@ static Status scan_escape(Parser *ps) {
     return TANE_OK;
 }
 
-/* Behind ASCII that stands for itself in a string, eight bytes at a time: the high bits of `stop` are set from the first
- * byte on that is below 0x20, a quote, a backslash or not ASCII. (Borrows only reach bytes behind it.) */
+/* Behind ASCII that stands for itself in a string, eight bytes at a time: the high bits of `stop` are set from the
+ * first byte on that is below 0x20, a quote, a backslash or not ASCII. (Borrows only reach bytes behind it.) */
 static const char *skip_plain(const char *p, const char *end) {
     static const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
     for (uint64_t word; end - p >= 8; p += 8) {
@@ -463,7 +465,7 @@ Status jsonl_parse(const JsonlLine *line, JsonlField *fields, size_t n, JsonlScr
 }
 
 const char *jsonl_kind_name(JsonlKind kind) {
-    static const char *const names[] = {"missing",  "text", "a number", "true or false", "null",
-                                        "an array", "an object"};
+    static const char *const names[] = {"missing", "text",     "a number", "true or false",
+                                        "null",    "an array", "an object"};
     return names[kind];
 }

@@ -14,8 +14,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 
-/* A line that has to be copied, because its file is compressed, lies in a buffer that grows by doubling: with 32 MiB the
- * old and the new one together stay below what a bad file may cost. */
+/* A line that has to be copied, because its file is compressed, lies in a buffer that grows by doubling: with 32 MiB
+ * the old and the new one together stay below what a bad file may cost. */
 enum { JSONL_MAX_LINE = 32 << 20, JSONL_MAX_DEPTH = 128, JSONL_MAX_KEYS = 1 << 20 };
 
 typedef struct JsonlLine {
@@ -23,8 +23,8 @@ typedef struct JsonlLine {
     int64_t number;   /* from 1, empty lines counted */
     const char *text; /* (n), without the line end; valid until jsonl_close, or as rows.h says */
     size_t n;
-    bool unended;     /* the file ends here without a line end */
-    int64_t element;  /* of a JSON array, from 1: it may share its line, or go over several; 0: a line of its own */
+    bool unended;    /* the file ends here without a line end */
+    int64_t element; /* of a JSON array, from 1: it may share its line, or go over several; 0: a line of its own */
 } JsonlLine;
 
 /* TANE_EFORMAT "path:7: ...", for elements of an array "path:7: element 3: ...". */
@@ -48,7 +48,7 @@ typedef struct JsonlField {
     JsonlKind kind;
     const char *text; /* (n) as it stands in the line; a string's inside without the quotes */
     size_t n;
-    bool escaped;     /* a string with a backslash in it */
+    bool escaped; /* a string with a backslash in it */
 } JsonlField;
 
 /* Working memory of parsing, one a thread. Zero-initialise; jsonl_scratch_free when done. */
@@ -69,9 +69,9 @@ void jsonl_scratch_free(JsonlScratch *scratch);
 typedef struct TextSpan {
     const char *path, *text; /* (n) */
     size_t n, at;
-    bool last;               /* the file ends behind it */
-    int64_t line;            /* line ends passed */
-    bool any;                /* a row was found */
+    bool last;    /* the file ends behind it */
+    int64_t line; /* line ends passed */
+    bool any;     /* a row was found */
 } TextSpan;
 /* At the beginning of a file, with 3 bytes or all of it there: passes a byte-order mark; UTF-16 is an error. */
 Status text_begin(TextSpan *span);

@@ -6,7 +6,7 @@
 #include "base/rng.h"
 
 /* Streams of the seed; the low half counts epochs. */
-#define STREAM_UNITS ((uint64_t)0x756e6974 << 32)
+#define STREAM_UNITS   ((uint64_t)0x756e6974 << 32)
 #define STREAM_WINDOWS ((uint64_t)0x77696e64 << 32)
 
 struct Layout {
@@ -138,8 +138,10 @@ static Status draw_windows(Layout *l) {
         DatasetRow row;
         dataset_stream_row(l->set, s, 0, &row);
         if (tokens <= l->width)
-            return FAIL(TANE_EINVAL, "%s has %lld tokens, fewer than one window of %lld and its last target; choose a smaller "
-                        "max_length or more text", row.source, (long long)tokens, (long long)l->width);
+            return FAIL(TANE_EINVAL,
+                        "%s has %lld tokens, fewer than one window of %lld and its last target; choose a smaller "
+                        "max_length or more text",
+                        row.source, (long long)tokens, (long long)l->width);
         int64_t slots = (int64_t)(weight * (double)(tokens - l->width) + 0.5);
         l->begin[s + 1] = l->begin[s] + tokens;
         l->drawn[s + 1] = l->drawn[s] + (slots < 1 ? 1 : slots);

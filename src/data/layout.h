@@ -1,8 +1,8 @@
-/* How documents become the rows of a batch: one a row and padding behind it; packed, several to a row; or windows of fixed
- * length on the stream of all tokens.
+/* How documents become the rows of a batch: one a row and padding behind it; packed, several to a row; or windows of
+ * fixed length on the stream of all tokens.
  *
- * A unit is one row of a batch. Which unit stands where is a function of seed, epoch and position alone: any position is
- * reached in O(1), and any number of ranks sees the same order.
+ * A unit is one row of a batch. Which unit stands where is a function of seed, epoch and position alone: any position
+ * is reached in O(1), and any number of ranks sees the same order.
  */
 #ifndef DATA_LAYOUT_H
 #define DATA_LAYOUT_H
@@ -11,11 +11,11 @@
 
 typedef enum LayoutKind {
     LAYOUT_PADDING, /* an epoch: each row once, in an order by seed */
-    /* Rows packed as full as they can be (see layout_best_fit). Attention stays inside each document and positions begin
-     * anew. An epoch: each unit once; what stands together never changes. */
+    /* Rows packed as full as they can be (see layout_best_fit). Attention stays inside each document and positions
+     * begin anew. An epoch: each unit once; what stands together never changes. */
     LAYOUT_PACKING,
-    /* Places drawn at random, as nanoGPT does, with attention over everything in the window. An epoch: as many windows as the
-     * tokens would fill. In order: windows behind each other, each token a target once. */
+    /* Places drawn at random, as nanoGPT does, with attention over everything in the window. An epoch: as many windows
+     * as the tokens would fill. In order: windows behind each other, each token a target once. */
     LAYOUT_WINDOWS
 } LayoutKind;
 
@@ -26,13 +26,13 @@ void layout_free(Layout *l); /* NULL is fine */
 
 LayoutKind layout_kind(const Layout *l);
 const char *layout_name(LayoutKind kind); /* "packing" */
-int64_t layout_width(const Layout *l);   /* positions of a unit */
-int64_t layout_units(const Layout *l);   /* of an epoch */
-int64_t layout_ordered(const Layout *l); /* units of the set gone through in order, for evaluation */
-int64_t layout_tokens(const Layout *l);  /* positions of an epoch that are no padding */
+int64_t layout_width(const Layout *l);    /* positions of a unit */
+int64_t layout_units(const Layout *l);    /* of an epoch */
+int64_t layout_ordered(const Layout *l);  /* units of the set gone through in order, for evaluation */
+int64_t layout_tokens(const Layout *l);   /* positions of an epoch that are no padding */
 
-/* One unit of a batch, each (width). positions and starts (the first position that each may look back to: see op_attention) may
- * be NULL, together. */
+/* One unit of a batch, each (width). positions and starts (the first position that each may look back to: see
+ * op_attention) may be NULL, together. */
 typedef struct UnitOut {
     int32_t *tokens, *labels, *positions, *starts;
     int64_t real, targets; /* added to */
@@ -47,10 +47,10 @@ int64_t layout_documents(const Layout *l, int64_t unit);
 void layout_document(const Layout *l, int64_t unit, int64_t i, DatasetRow *row);
 int64_t layout_offset(const Layout *l, int64_t unit);
 
-/* unit_of[i] (n) is the unit of `width` positions that lengths[i] (<= width) of them go into. A unit is filled at a time: with
- * the longest row left, then with the one or the two rows that fill it exactly, while there are none with the longest that
- * fits. So nothing is lost until short rows run out: best-fit decreasing, which never looks for two, leaves gaps of half the
- * shortest row. */
+/* unit_of[i] (n) is the unit of `width` positions that lengths[i] (<= width) of them go into. A unit is filled at a
+ * time: with the longest row left, then with the one or the two rows that fill it exactly, while there are none with
+ * the longest that fits. So nothing is lost until short rows run out: best-fit decreasing, which never looks for two,
+ * leaves gaps of half the shortest row. */
 Status layout_best_fit(int64_t width, int64_t n, const int32_t *lengths, int64_t *unit_of, int64_t *units);
 
 #endif

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-/* What templates that write today's date write: 26 July 2024, the date that Llama 3's own falls back to. Tokens must not
- * depend on the day of training. */
+/* What templates that write today's date write: 26 July 2024, the date that Llama 3's own falls back to. Tokens must
+ * not depend on the day of training. */
 enum { TEMPLATE_DATE = 1721952000 };
 
 static bool is(const char *option, const char *value) { return strcmp(option, value) == 0; }
@@ -16,7 +16,7 @@ Status data_options_check(const DataOptions *o) {
         return FAIL(TANE_EINVAL, "\"assistant_only_loss\" is true, but \"conversation_loss\" is last; keep one");
     if (!o->completion_only && (o->assistant_only_loss || !is(o->conversation_loss, "all")))
         return FAIL(TANE_EINVAL, "\"completion_only\" is false: the loss is on everything; that does not go with "
-                    "conversation_loss=assistant or last");
+                                 "conversation_loss=assistant or last");
     return TANE_OK;
 }
 
@@ -78,11 +78,16 @@ Status data_options_arrange(const DataOptions *o, const Dataset *set, Layout **o
 
 Status data_options_settings(const DatasetOptions *o, Arena *arena, char **out) {
     const RowFormatOptions *f = &o->format;
-    const char *texts[] = {f->format, f->columns, f->system, f->prompt_suffix, f->separator, o->text_separator,
+    const char *texts[] = {f->format,
+                           f->columns,
+                           f->system,
+                           f->prompt_suffix,
+                           f->separator,
+                           o->text_separator,
                            f->chat ? chat_template_source(f->chat) : NULL};
     Str all = {0};
-    Status st = str_printf(&all, "chat_prompts=%d loss=%d add_bos=%d add_eos=%d", f->chat_prompts, (int)f->loss, f->add_bos,
-                           f->add_eos);
+    Status st = str_printf(&all, "chat_prompts=%d loss=%d add_bos=%d add_eos=%d", f->chat_prompts, (int)f->loss,
+                           f->add_bos, f->add_eos);
     for (size_t i = 0; st == TANE_OK && i < sizeof texts / sizeof *texts; i++)
         st = str_printf(&all, "\n%zu:%s", texts[i] ? strlen(texts[i]) : 0, texts[i] ? texts[i] : "");
     if (st == TANE_OK) st = arena_strdup(arena, out, all.text);

@@ -97,8 +97,10 @@ static Status check_ids(const Opened *o, int64_t vocab) {
         bad = i < bad ? i : bad;
     }
     if (bad == INT64_MAX) return TANE_OK;
-    return FAIL(TANE_EFORMAT, "%s: token %lld is %u, but the tokenizer has only %lld: the file was made with another "
-                "tokenizer", o->path, (long long)bad, (uint32_t)shard_token(s, bad), (long long)vocab);
+    return FAIL(TANE_EFORMAT,
+                "%s: token %lld is %u, but the tokenizer has only %lld: the file was made with another "
+                "tokenizer",
+                o->path, (long long)bad, (uint32_t)shard_token(s, bad), (long long)vocab);
 }
 
 /* Of files without a checksum. */
@@ -117,8 +119,10 @@ static Status open_bare(Opened *o, const char *path, const Tokenizer *tokenizer)
     ShardFormat format;
     TRY_RETURN(mem_strdup(&o->path, path));
     if (!file_exists(path))
-        return FAIL(TANE_ENOTFOUND, "%s: no such file. `tane data prepare TEXT --tokenizer MODEL --write nanogpt --holdout 0.1 "
-                    "--out FOLDER` makes train.bin and val.bin from text", path);
+        return FAIL(TANE_ENOTFOUND,
+                    "%s: no such file. `tane data prepare TEXT --tokenizer MODEL --write nanogpt --holdout 0.1 "
+                    "--out FOLDER` makes train.bin and val.bin from text",
+                    path);
     if (has_ending(path, ".tok")) format = SHARD_TANE;
     else TRY_RETURN(shard_detect(path, &format));
     TRY_RETURN(shard_map(&o->shard, path, format));
@@ -140,8 +144,10 @@ static void check_shard(Opened *o, int64_t vocab) {
     Status st = shard_map(&o->shard, o->path, SHARD_TANE);
     if (st == TANE_OK) st = file_sha256(o->path, NULL, o->found);
     if (st == TANE_OK && strcmp(o->found, o->sha256) != 0)
-        st = FAIL(TANE_EFORMAT, "%s: damaged: its checksum is %.16s..., but index.json has %.16s...; prepare the data again "
-                  "(remove the folder first)", o->path, o->found, o->sha256);
+        st = FAIL(TANE_EFORMAT,
+                  "%s: damaged: its checksum is %.16s..., but index.json has %.16s...; prepare the data again "
+                  "(remove the folder first)",
+                  o->path, o->found, o->sha256);
     if (st == TANE_OK) st = check_ids(o, vocab);
     if (st != TANE_OK) err_save(&o->error);
 }
@@ -153,18 +159,22 @@ static Status check_index(const char *folder, const json_t *index, const Tokeniz
     bool complete;
     TRY_RETURN(json_get_int(index, folder, "version", 1, INT32_MAX, &version));
     if (version != PREPARED_VERSION)
-        return FAIL(TANE_EUNSUPPORTED, "%s: prepared by another version of tane (format %lld, this one reads %d)", folder,
-                    (long long)version, PREPARED_VERSION);
+        return FAIL(TANE_EUNSUPPORTED, "%s: prepared by another version of tane (format %lld, this one reads %d)",
+                    folder, (long long)version, PREPARED_VERSION);
     TRY_RETURN(json_get_bool(index, folder, "complete", &complete));
     if (!complete)
-        return FAIL(TANE_EINVAL, "%s: its preparation was interrupted; run the same `tane data prepare` again: it goes on "
-                    "where it stopped", folder);
+        return FAIL(TANE_EINVAL,
+                    "%s: its preparation was interrupted; run the same `tane data prepare` again: it goes on "
+                    "where it stopped",
+                    folder);
     TRY_RETURN(json_get_string(index, folder, "tokenizer_hash", &hash));
     TRY_RETURN(json_get_string(index, folder, "tokenizer", &name));
     TRY_RETURN(prepared_tokenizer_hash(tokenizer, ours));
     if (strcmp(hash, ours) != 0)
-        return FAIL(TANE_EINVAL, "%s: its tokens were made with another tokenizer (%s); use that one, or prepare the data "
-                    "again", folder, name);
+        return FAIL(TANE_EINVAL,
+                    "%s: its tokens were made with another tokenizer (%s); use that one, or prepare the data "
+                    "again",
+                    folder, name);
     return TANE_OK;
 }
 
@@ -230,11 +240,11 @@ Status prepared_open(const char *path, const Tokenizer *tokenizer,
 typedef struct Preparing {
     const char *folder;
     const char *const *files;
-    size_t n_files, file;    /* the one at hand */
+    size_t n_files, file; /* the one at hand */
     const PrepareOptions *options;
     PrepareReport *report;
-    json_t *index, *shards;  /* shards is in the index */
-    int64_t rows_before;     /* of the files before, in report->counts */
+    json_t *index, *shards; /* shards is in the index */
+    int64_t rows_before;    /* of the files before, in report->counts */
     TokenizeCounts before;
 } Preparing;
 
@@ -273,16 +283,20 @@ static Status new_index(Preparing *p, const char *hash, json_t *files, json_t **
 }
 
 static Status differs(const char *folder, const char *what) {
-    return FAIL(TANE_EINVAL, "%s holds tokens that were prepared with other %s; remove the folder, or choose another one",
-                folder, what);
+    return FAIL(TANE_EINVAL,
+                "%s holds tokens that were prepared with other %s; remove the folder, or choose another one", folder,
+                what);
 }
 
 /* Is the index that is there of the same preparation? */
 static Status compare(const Preparing *p, const json_t *there, const json_t *now) {
     static const struct {
         const char *key, *what;
-    } parts[] = {{"version", "versions of tane"}, {"tokenizer_hash", "tokenizers"}, {"settings", "settings"},
-                 {"shard_tokens", "sizes of shards"}, {"files", "files (or they have changed since)"}};
+    } parts[] = {{"version", "versions of tane"},
+                 {"tokenizer_hash", "tokenizers"},
+                 {"settings", "settings"},
+                 {"shard_tokens", "sizes of shards"},
+                 {"files", "files (or they have changed since)"}};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!json_equal(json_object_get(there, parts[i].key), json_object_get(now, parts[i].key)))
             return differs(p->folder, parts[i].what);
@@ -373,8 +387,10 @@ static Status check_present(const char *folder, const json_t *index) {
     Status st = list_shards(folder, index, &list, &n);
     for (size_t i = 0; st == TANE_OK && i < n; i++)
         if (!file_exists(list[i].path))
-            st = FAIL(TANE_ENOTFOUND, "%s is missing, but index.json names it; remove the folder and prepare the data "
-                      "again", list[i].path);
+            st = FAIL(TANE_ENOTFOUND,
+                      "%s is missing, but index.json names it; remove the folder and prepare the data "
+                      "again",
+                      list[i].path);
     close_all(list, n);
     return st;
 }
@@ -437,7 +453,8 @@ static Status only_ours(const char *folder) {
     Status st = TANE_OK;
     TRY_RETURN(dir_list(folder, &list));
     for (size_t i = 0; st == TANE_OK && i < list.n; i++)
-        if (!has_ending(list.names[i], ".tok") && strncmp(list.names[i], "index.json", 10) != 0 && list.names[i][0] != '.')
+        if (!has_ending(list.names[i], ".tok") && strncmp(list.names[i], "index.json", 10) != 0 &&
+            list.names[i][0] != '.')
             st = FAIL(TANE_EINVAL, "%s holds other files (%s); choose a folder of its own for the tokens", folder,
                       list.names[i]);
     dir_list_free(&list);

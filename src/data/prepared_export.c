@@ -49,7 +49,8 @@ static Status write_range(const Tokens *t, int64_t from, int64_t to, ShardFormat
     TRY(shard_bare_begin(&w, tmp.text, format, to - from, wide));
     int64_t first = 0;
     for (size_t i = 0; i < t->n; first += t->shards[i++].tokens) {
-        int64_t a = from > first ? from - first : 0, b = to - first < t->shards[i].tokens ? to - first : t->shards[i].tokens;
+        int64_t a = from > first ? from - first : 0,
+                b = to - first < t->shards[i].tokens ? to - first : t->shards[i].tokens;
         if (a < b) TRY(shard_bare_add(w, &t->shards[i], a, b - a, wide));
     }
     TRY(fw_close(&w, NULL, NULL));
@@ -61,8 +62,8 @@ out:
     return st;
 }
 
-static Status write_named(const Tokens *t, int64_t from, int64_t to, ShardFormat format, const char *folder, const char *name,
-                          ExportReport *report) {
+static Status write_named(const Tokens *t, int64_t from, int64_t to, ShardFormat format, const char *folder,
+                          const char *name, ExportReport *report) {
     char *path;
     TRY_RETURN(path_join(&path, folder, name));
     Status st = write_range(t, from, to, format, path);
@@ -86,8 +87,10 @@ static Status check_left_over(const char *folder, bool llmc, int64_t train, bool
     TRY_RETURN(dir_list(folder, &list));
     for (size_t i = 0; st == TANE_OK && i < list.n; i++)
         if (is_left_over(list.names[i], llmc, train, val))
-            st = FAIL(TANE_EINVAL, "%s/%s is of an earlier export and would not be written anew; remove it, or choose "
-                      "another folder", folder, list.names[i]);
+            st = FAIL(TANE_EINVAL,
+                      "%s/%s is of an earlier export and would not be written anew; remove it, or choose "
+                      "another folder",
+                      folder, list.names[i]);
     dir_list_free(&list);
     return st;
 }
@@ -102,12 +105,14 @@ static Status write_all(const Tokens *t, const char *folder, const ExportOptions
                     (long long)t->total);
     TRY_RETURN(check_left_over(folder, llmc, (report->train - 1) / size + 1, report->val > 0));
     if (report->val)
-        TRY_RETURN(write_named(t, report->train, t->total, o->format, folder, llmc ? "val_000000.bin" : "val.bin", report));
+        TRY_RETURN(
+            write_named(t, report->train, t->total, o->format, folder, llmc ? "val_000000.bin" : "val.bin", report));
     if (!llmc) return write_named(t, 0, report->train, o->format, folder, "train.bin", report);
     for (int64_t at = 0; at < report->train; at += size) {
         char name[32];
         snprintf(name, sizeof name, "train_%06lld.bin", (long long)(at / size + 1));
-        TRY_RETURN(write_named(t, at, report->train - at < size ? report->train : at + size, o->format, folder, name, report));
+        TRY_RETURN(
+            write_named(t, at, report->train - at < size ? report->train : at + size, o->format, folder, name, report));
     }
     return TANE_OK;
 }

@@ -16,8 +16,9 @@
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
-/* What is trained on: the completion of a pair (ALL: the prompt too); of a conversation everything (COMPLETION, ALL), every
- * answer (ASSISTANT: generation blocks of the template, else where the turns stand in it) or the last one (LAST). */
+/* What is trained on: the completion of a pair (ALL: the prompt too); of a conversation everything (COMPLETION, ALL),
+ * every answer (ASSISTANT: generation blocks of the template, else where the turns stand in it) or the last one (LAST).
+ */
 typedef enum RowLoss { LOSS_COMPLETION, LOSS_ALL, LOSS_ASSISTANT, LOSS_LAST } RowLoss;
 
 /* Texts are copied; tokenizer and template must outlive the format. */

@@ -76,7 +76,7 @@ static Status choose_blocks(Turns *t, const TurnsInput *in) {
         return FAIL(TANE_EFORMAT,
                     "only some of the assistant's messages are to be trained on, but the chat template made "
                     "%zu {%% generation %%} blocks of %zu such messages, so which block is whose cannot be told; set "
-                    "loss to assistant and leave out \"weight\", or use another template",
+                    "conversation_loss to assistant and leave out \"weight\", or use another template",
                     t->n_spans, assistants);
     for (size_t i = 0, block = 0; i < n; i++) {
         if (!is_assistant(in, i)) continue;
@@ -132,9 +132,9 @@ static Status find_begin(Search *s, size_t i, size_t *from) {
     return FAIL(TANE_EFORMAT,
                 "the chat template does not begin messages[%zu] with its own generation prompt (or writes what "
                 "stands before it in another way by then), so where the assistant's words begin cannot be told; use a "
-                "template with {%% generation %%} blocks, or set loss to %sall",
+                "template with {%% generation %%} blocks, or set conversation_loss to %sall",
                 row_index(s->in, i),
-                i + 1 < json_array_size(s->in->messages) ? "completion (the last answer) or to " : "");
+                i + 1 < json_array_size(s->in->messages) ? "last or " : "");
 }
 
 static Status find_end(Search *s, size_t i, size_t *to) {
@@ -148,7 +148,7 @@ static Status find_end(Search *s, size_t i, size_t *to) {
     return FAIL(TANE_EFORMAT,
                 "the chat template writes messages[%zu] in another way once more messages follow (as those do "
                 "that drop earlier thoughts), so what the assistant says there cannot be told; use a template with {%% "
-                "generation %%} blocks, or set loss to completion (the last answer) or to all",
+                "generation %%} blocks, or set conversation_loss to last or all",
                 row_index(s->in, i));
 }
 
@@ -172,7 +172,7 @@ static Status check_work(const Turns *t, const TurnsInput *in) {
     return FAIL(
         TANE_EFORMAT,
         "the conversation is too long to look for the assistant's turns in it (%zu messages, %zu bytes); "
-        "use a template with {%% generation %%} blocks, set loss to completion (the last answer) or to all, or split "
+        "use a template with {%% generation %%} blocks, set conversation_loss to last or all, or split "
         "it",
         n, t->whole.text.len);
 }
@@ -250,11 +250,11 @@ static Status nothing_trained(const TurnsInput *in, bool blocks) {
     if (!assistants)
         return FAIL(TANE_EFORMAT,
                     "the conversation has no message of the assistant's, so there is nothing to learn; add one "
-                    "({\"role\": \"assistant\", ...}), remove the row, or set loss to all");
+                    "({\"role\": \"assistant\", ...}), remove the row, or set conversation_loss to all");
     if (blocks)
         return FAIL(TANE_EFORMAT,
                     "the chat template's {%% generation %%} blocks mark nothing of this conversation, so there "
-                    "is nothing to learn; mend the template, or set loss to all");
+                    "is nothing to learn; mend the template, or set conversation_loss to all");
     return FAIL(TANE_EFORMAT,
                 "each of the assistant's messages that would be trained on has \"weight\": 0, so there is nothing "
                 "to learn; give one of them the weight 1 or remove the row");

@@ -12,8 +12,8 @@
 #include "data/jsonl.h"
 
 typedef struct RowsOptions {
-    /* Of Parquet, only these columns are read (all when the file has none of them); NULL: all. What is not read may be of a type
-     * that has no text, as images are. */
+    /* Of Parquet, only these columns are read (all when the file has none of them); NULL: all. What is not read may be
+     * of a type that has no text, as images are. */
     const char *const *columns;
     size_t n_columns;
     /* What ends a document of plain text, e.g. "\n", "\n\n", "<|endoftext|>"; it belongs to none. A line end in it also

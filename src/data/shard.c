@@ -50,8 +50,10 @@ static Status map_tane(TokenShard *s, const char *path) {
              lines = bounds + aligned((head.documents + 1) * 8), mask = lines + aligned(head.documents * 8),
              end = mask + (head.flags & HAS_MASK ? aligned(mask_words(head.tokens) * 8) : 0);
     if (end != room)
-        return FAIL(TANE_EFORMAT, "%s: has %llu bytes, but its head makes it %llu: it is cut or damaged; prepare the data "
-                    "again", path, (unsigned long long)room, (unsigned long long)end);
+        return FAIL(TANE_EFORMAT,
+                    "%s: has %llu bytes, but its head makes it %llu: it is cut or damaged; prepare the data "
+                    "again",
+                    path, (unsigned long long)room, (unsigned long long)end);
     s->tokens = (int64_t)head.tokens;
     s->documents = (int64_t)head.documents;
     s->wide = head.token_bytes == 4;
@@ -62,8 +64,7 @@ static Status map_tane(TokenShard *s, const char *path) {
     s->mask = head.flags & HAS_MASK ? (const uint64_t *)(data + mask) : NULL;
     bool rising = s->bounds[0] == 0 && s->bounds[s->documents] == head.tokens;
     for (int64_t d = 0; rising && d < s->documents; d++) rising = s->bounds[d] < s->bounds[d + 1];
-    if (!rising)
-        return FAIL(TANE_EFORMAT, "%s: the bounds of its documents are damaged; prepare the data again", path);
+    if (!rising) return FAIL(TANE_EFORMAT, "%s: the bounds of its documents are damaged; prepare the data again", path);
     return TANE_OK;
 }
 
@@ -74,8 +75,8 @@ static Status one_document(TokenShard *s, const char *path, size_t head) {
         return FAIL(TANE_EFORMAT, "%s: %s: it holds no tokens", path,
                     head ? "nothing follows the head" : "the file is empty");
     if (bytes % size)
-        return FAIL(TANE_EFORMAT, "%s: %zu bytes are no whole number of tokens of %zu bytes; is it a file of tokens?", path,
-                    bytes, size);
+        return FAIL(TANE_EFORMAT, "%s: %zu bytes are no whole number of tokens of %zu bytes; is it a file of tokens?",
+                    path, bytes, size);
     uint64_t *numbers;
     TRY_RETURN(MEM_NEW_ARRAY(&numbers, 3));
     s->owned[0] = numbers;
@@ -105,8 +106,8 @@ static bool llmc_head(const FileMap *map, int32_t head[3]) {
 static Status map_llmc(TokenShard *s, const char *path) {
     int32_t head[3];
     if (!llmc_head(&s->map, head))
-        return FAIL(TANE_EFORMAT, "%s: this is no shard of llm.c: its head has not %d and version %d, or %d and %d", path,
-                    LLMC_MAGIC_16, LLMC_VERSION_16, LLMC_MAGIC_32, LLMC_VERSION_32);
+        return FAIL(TANE_EFORMAT, "%s: this is no shard of llm.c: its head has not %d and version %d, or %d and %d",
+                    path, LLMC_MAGIC_16, LLMC_VERSION_16, LLMC_MAGIC_32, LLMC_VERSION_32);
     s->wide = head[0] == LLMC_MAGIC_32;
     TRY_RETURN(one_document(s, path, LLMC_HEAD));
     if (s->tokens != head[2])
@@ -129,8 +130,8 @@ Status shard_detect(const char *path, ShardFormat *format) {
     FileMap map;
     TRY_RETURN(file_map(path, &map));
     *format = map.size >= sizeof MAGIC && memcmp(map.data, MAGIC, sizeof MAGIC) == 0 ? SHARD_TANE
-              : llmc_magic(&map)                                                    ? SHARD_LLMC
-                                                                                    : SHARD_NANOGPT;
+              : llmc_magic(&map)                                                     ? SHARD_LLMC
+                                                                                     : SHARD_NANOGPT;
     file_unmap(&map);
     return TANE_OK;
 }
@@ -178,7 +179,8 @@ static size_t add_mask(ShardBuilder *b, const uint8_t *mask, size_t n) {
         b->mask[at / 64] |= (uint64_t)(mask[i] != 0) << (at % 64);
         trained += mask[i] != 0;
     }
-    for (; i + 8 <= n; i += 8, at += 8) { /* eight bytes of 0 or 1 to eight bits: each lands on its own bit of the top byte */
+    for (; i + 8 <= n;
+         i += 8, at += 8) { /* eight bytes of 0 or 1 to eight bits: each lands on its own bit of the top byte */
         uint64_t bytes;
         memcpy(&bytes, mask + i, 8);
         uint64_t bits = bytes * 0x0102040810204080u >> 56;
@@ -192,7 +194,8 @@ static size_t add_mask(ShardBuilder *b, const uint8_t *mask, size_t n) {
     return trained;
 }
 
-Status shard_builder_add(ShardBuilder *b, const int32_t *ids, const uint8_t *mask, size_t n, int64_t line, bool goes_on) {
+Status shard_builder_add(ShardBuilder *b, const int32_t *ids, const uint8_t *mask, size_t n, int64_t line,
+                         bool goes_on) {
     TRY_RETURN(reserve(b, n));
     if (n) {
         if (b->tokens == 0) b->continues = b->open;
@@ -295,10 +298,13 @@ Status shard_bare_begin(FileWriter **out, const char *path, ShardFormat format, 
     int32_t head[LLMC_HEAD / 4] = {wide ? LLMC_MAGIC_32 : LLMC_MAGIC_16, wide ? LLMC_VERSION_32 : LLMC_VERSION_16,
                                    (int32_t)total};
     if (format == SHARD_NANOGPT && wide)
-        return FAIL(TANE_EINVAL, "%s: nanoGPT's files hold 16-bit tokens, but the vocabulary has more than 65,536", path);
+        return FAIL(TANE_EINVAL, "%s: nanoGPT's files hold 16-bit tokens, but the vocabulary has more than 65,536",
+                    path);
     if (format == SHARD_LLMC && total > INT32_MAX)
-        return FAIL(TANE_EINVAL, "%s: %lld tokens are more than a shard of llm.c can hold (2,147,483,647); write smaller "
-                    "shards", path, (long long)total);
+        return FAIL(TANE_EINVAL,
+                    "%s: %lld tokens are more than a shard of llm.c can hold (2,147,483,647); write smaller "
+                    "shards",
+                    path, (long long)total);
     TRY_RETURN(fw_open(out, path));
     return format == SHARD_LLMC ? fw_write(*out, head, sizeof head) : TANE_OK;
 }

@@ -7,8 +7,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-/* Documents of plain text are tokenized in pieces: small ones where that makes no difference, so that all threads have some;
- * else large ones, because memory has an end, and a few tokens at the cuts may be others. */
+/* Documents of plain text are tokenized in pieces: small ones where that makes no difference, so that all threads have
+ * some; else large ones, because memory has an end, and a few tokens at the cuts may be others. */
 enum { CHUNK_ROWS = 4096, PIECE = 64 << 10, LARGE_PIECE = 16 << 20 };
 
 /* A thread's share of a chunk. */
@@ -34,10 +34,10 @@ typedef struct Tokenizing {
     ShardBuilder builder;
     Worker *workers;
     int n_workers;
-    Row *rows;      /* (CHUNK_ROWS) */
-    RowEnd *ends;   /* (CHUNK_ROWS) */
+    Row *rows;    /* (CHUNK_ROWS) */
+    RowEnd *ends; /* (CHUNK_ROWS) */
     size_t n;
-    bool inside;    /* the last row goes on */
+    bool inside; /* the last row goes on */
     double told;
 } Tokenizing;
 
@@ -128,7 +128,8 @@ static Status keep_slice(Tokenizing *t, const Worker *w) {
         counts->tokens += (int64_t)n;
         counts->unknown += t->ends[i].unknown - at.unknown;
         counts->bytes += row->line.n;
-        if (t->options->shard_tokens && (int64_t)t->builder.tokens >= t->options->shard_tokens) TRY_RETURN(close_shard(t));
+        if (t->options->shard_tokens && (int64_t)t->builder.tokens >= t->options->shard_tokens)
+            TRY_RETURN(close_shard(t));
     }
     return TANE_OK;
 }
@@ -155,12 +156,12 @@ static Status tell(Tokenizing *t) {
     double now = clock_seconds();
     if (!t->sink->progress || now - t->told < 0.1) return TANE_OK;
     t->told = now;
-    if (t->sink->progress(t->sink->user, rows_progress(t->reader), t->counts))
-        return FAIL(TANE_ECANCELED, "stopped");
+    if (t->sink->progress(t->sink->user, rows_progress(t->reader), t->counts)) return FAIL(TANE_ECANCELED, "stopped");
     return TANE_OK;
 }
 
-Status tokenize_file(const char *path, const TokenizeOptions *options, const TokenizeSink *sink, TokenizeCounts *counts) {
+Status tokenize_file(const char *path, const TokenizeOptions *options, const TokenizeSink *sink,
+                     TokenizeCounts *counts) {
     Status st = TANE_OK;
     Tokenizing t = {.options = options, .sink = sink, .counts = counts};
     int64_t skip = options->skip;

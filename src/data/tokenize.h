@@ -1,5 +1,5 @@
-/* Files of rows to shards of tokens, in parallel, a chunk of rows at a time: the result does not depend on the number of
- * threads, and the error reported is that of the first bad row. */
+/* Files of rows to shards of tokens, in parallel, a chunk of rows at a time: the result does not depend on the number
+ * of threads, and the error reported is that of the first bad row. */
 #ifndef DATA_TOKENIZE_H
 #define DATA_TOKENIZE_H
 
@@ -19,9 +19,9 @@ typedef struct TokenizeCounts {
     uint64_t bytes;                           /* of text */
 } TokenizeCounts;
 
-/* Called for each shard when it is full and at the end; it takes the shard over (shard_release), also when it fails. With
- * shard_tokens its numbers are the tokenizer's, good until it returns.
- * counts: so far. in_document: the last document goes on in the next shard. */
+/* Called for each shard when it is full and at the end; it takes the shard over (shard_release), also when it fails.
+ * With shard_tokens its numbers are the tokenizer's, good until it returns. counts: so far. in_document: the last
+ * document goes on in the next shard. */
 typedef struct TokenizeSink {
     Status (*shard)(void *user, TokenShard *shard, const TokenizeCounts *counts, bool in_document);
     /* Now and then, how much of the file is done (0 to 1); true stops with TANE_ECANCELED. May be NULL. */
@@ -29,6 +29,7 @@ typedef struct TokenizeSink {
     void *user;
 } TokenizeSink;
 
-Status tokenize_file(const char *path, const TokenizeOptions *options, const TokenizeSink *sink, TokenizeCounts *counts);
+Status tokenize_file(const char *path, const TokenizeOptions *options, const TokenizeSink *sink,
+                     TokenizeCounts *counts);
 
 #endif

@@ -41,16 +41,18 @@ static void tell_of_data(const Trainer *t) {
         trainer_message(t, TANE_WARNING, "%lld rows longer than max_length=%lld are left out (truncation=drop)",
                         (long long)dataset_dropped(set), (long long)o->max_length);
     if (dataset_cut(set))
-        trainer_message(t, TANE_WARNING, "%lld rows are cut at max_length=%lld: their ends are not learned (truncation=cut)",
+        trainer_message(t, TANE_WARNING,
+                        "%lld rows are cut at max_length=%lld: their ends are not learned (truncation=cut)",
                         (long long)dataset_cut(set), (long long)o->max_length);
     if (dataset_unknown(set))
         trainer_message(t, TANE_WARNING,
                         "%lld tokens of the training data are unknown to the tokenizer; was it made for other data?",
                         (long long)dataset_unknown(set));
-    if (dataset_has_prepared(set) && (option_is_set(t->set, "completion_only") || option_is_set(t->set, "format") ||
-                                      option_is_set(t->set, "assistant_only_loss") ||
-                                      option_is_set(t->set, "conversation_loss")))
-        trainer_message(t, TANE_WARNING, "prepared tokens keep the loss mask and format that they were prepared with; "
+    if (dataset_has_prepared(set) &&
+        (option_is_set(t->set, "completion_only") || option_is_set(t->set, "format") ||
+         option_is_set(t->set, "assistant_only_loss") || option_is_set(t->set, "conversation_loss")))
+        trainer_message(t, TANE_WARNING,
+                        "prepared tokens keep the loss mask and format that they were prepared with; "
                         "completion_only, assistant_only_loss and format are for rows");
 }
 
@@ -197,8 +199,10 @@ static Status check_width(const Trainer *t, int64_t width, const char *what) {
     if (layout_kind(t->layout) != LAYOUT_PADDING)
         return FAIL(TANE_EINVAL, "max_length is %lld, but the model's context is %lld; set max_length=%lld",
                     (long long)width, (long long)context, (long long)context);
-    return FAIL(TANE_EINVAL, "the longest %s row has %lld tokens, but the model's context is %lld; set max_length=%lld (and "
-                "truncation=cut or drop)", what, (long long)width + 1, (long long)context, (long long)context);
+    return FAIL(TANE_EINVAL,
+                "the longest %s row has %lld tokens, but the model's context is %lld; set max_length=%lld (and "
+                "truncation=cut or drop)",
+                what, (long long)width + 1, (long long)context, (long long)context);
 }
 
 static Status record_tapes(Trainer *t) {

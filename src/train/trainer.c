@@ -70,7 +70,8 @@ static void tell(Loop *l, tane_level level, const char *fmt, ...) {
 static json_t *state_json(const Loop *l, const OptimizerState *update) {
     const TrainOptions *o = l->t.o;
     return json_pack(
-        "{s:s, s:I, s:f, s:f, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:o, s:{s:I, s:s}, s:{s:I, s:I, s:I, s:b, s:s, s:I}}",
+        "{s:s, s:I, s:f, s:f, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:o, s:{s:I, s:s}, s:{s:I, s:I, s:I, s:b, s:s, "
+        "s:I}}",
         "tane", TANE_VERSION, "step", (json_int_t)l->step, "loss_scale", update->loss_scale, "good_updates",
         update->good, "updates", (json_int_t)update->updates, "total_steps", (json_int_t)l->t.plan.total_steps,
         "tokens_seen", (json_int_t)l->tokens_seen, "loss_sum", l->loss_sum, "loss_targets", l->loss_targets, "best",
@@ -105,8 +106,10 @@ static Status read_state(Loop *l, const json_t *state, const char *where) {
     TRY_RETURN(json_get_string(data, where, "fingerprint", &fingerprint));
     TRY_RETURN(json_opt_string(order, where, "layout", &layout));
     if (strcmp(layout, layout_now))
-        return FAIL(TANE_EINVAL, "%s was saved with layout=%s, now it is %s: the order of the rows would change; set it back, "
-                    "or start a new run with model=%s", where, layout, layout_now, where);
+        return FAIL(TANE_EINVAL,
+                    "%s was saved with layout=%s, now it is %s: the order of the rows would change; set it back, "
+                    "or start a new run with model=%s",
+                    where, layout, layout_now, where);
     if (json_object_get(order, "max_length") && layout_kind(l->t.layout) != LAYOUT_PADDING)
         TRY_RETURN(check_order(order, where, "max_length", layout_width(l->t.layout)));
     if (strcmp(fingerprint, l->t.fingerprint))
@@ -233,7 +236,9 @@ static void find_place(const Loop *l, const StepResult *r, char *place, size_t s
         layout_document(layout, bad, 0, &a);
         layout_document(layout, bad, layout_documents(layout, bad) - 1, &b);
         if (a.line == b.line) snprintf(place, size, " at the row from %s:%" PRId64, a.source, a.line);
-        else snprintf(place, size, " in a row packed from %s:%" PRId64 " to %s:%" PRId64, a.source, a.line, b.source, b.line);
+        else
+            snprintf(place, size, " in a row packed from %s:%" PRId64 " to %s:%" PRId64, a.source, a.line, b.source,
+                     b.line);
         return;
     }
     int64_t end = last->rows - 1;
@@ -326,7 +331,8 @@ static Status take_step(Loop *l, tane_progress *progress) {
     }
     report_progress(l, progress, r.seconds, r.applied ? r.real : 0);
     char text[512];
-    if (watch_step(&l->watch, progress->loss, progress->seconds_left, text, sizeof text)) tell(l, TANE_WARNING, "%s", text);
+    if (watch_step(&l->watch, progress->loss, progress->seconds_left, text, sizeof text))
+        tell(l, TANE_WARNING, "%s", text);
     return TANE_OK;
 }
 
@@ -496,7 +502,8 @@ static Status loop(Loop *l) {
 static void start_watch(Loop *l) {
     enum { USUAL_PATIENCE = 300 };
     const TrainOptions *o = l->t.o;
-    int64_t warmup = o->warmup_steps < 1 ? (int64_t)(o->warmup_steps * (double)l->t.plan.total_steps) : (int64_t)o->warmup_steps;
+    int64_t warmup = o->warmup_steps < 1 ? (int64_t)(o->warmup_steps * (double)l->t.plan.total_steps)
+                                         : (int64_t)o->warmup_steps;
     l->watch = (Watch){.fresh = !o->model && l->step == 0,
                        .may_be_slow = l->t.device->host && strcmp(o->device, "cpu") != 0,
                        .patience = 2 * warmup > USUAL_PATIENCE ? 2 * warmup : USUAL_PATIENCE,

@@ -10,20 +10,22 @@ static const double MUST_FALL = 0.02; /* share of the first loss */
 static bool loss_is_stuck(Watch *w, char *text, size_t size) {
     if (!w->fresh || w->told_loss || w->steps != w->patience || w->recent < (1 - MUST_FALL) * w->first) return false;
     w->told_loss = true;
-    snprintf(text, size,
-             "the loss does not fall: %.3f in the first steps, %.3f after %lld. Is learning_rate=%g too small (or so large "
-             "that it jumps), are many rows the same, do `tane data show`'s tokens make sense?",
-             w->first, w->recent, (long long)w->steps, w->learning_rate);
+    snprintf(
+        text, size,
+        "the loss does not fall: %.3f in the first steps, %.3f after %lld. Is learning_rate=%g too small (or so large "
+        "that it jumps), are many rows the same, do `tane data show`'s tokens make sense?",
+        w->first, w->recent, (long long)w->steps, w->learning_rate);
     return true;
 }
 
 static bool takes_long(Watch *w, double seconds_left, char *text, size_t size) {
     if (!w->may_be_slow || w->told_time || w->steps != TIMED_STEPS || seconds_left < 3600.0 * LONG_HOURS) return false;
     w->told_time = true;
-    snprintf(text, size,
-             "about %.0f hours to go on this CPU: a run like this is for a GPU. `tane doctor` says why none is used here; a "
-             "smaller model, max_length or max_steps makes it shorter",
-             seconds_left / 3600);
+    snprintf(
+        text, size,
+        "about %.0f hours to go on this CPU: a run like this is for a GPU. `tane doctor` says why none is used here; a "
+        "smaller model, max_length or max_steps makes it shorter",
+        seconds_left / 3600);
     return true;
 }
 

@@ -8,9 +8,9 @@
 
 typedef struct Watch {
     /* set before the first step */
-    bool fresh;          /* the model starts from random weights: its loss must fall */
-    bool may_be_slow;    /* on the CPU because no GPU was found */
-    int64_t patience;    /* steps, warm-up included, after which a loss that has not fallen is strange */
+    bool fresh;       /* the model starts from random weights: its loss must fall */
+    bool may_be_slow; /* on the CPU because no GPU was found */
+    int64_t patience; /* steps, warm-up included, after which a loss that has not fallen is strange */
     double learning_rate;
     /* its own */
     int64_t steps;

@@ -286,3 +286,14 @@ size_t test_kill_at_disk_calls(TestBody body, void (*prepare)(void *), void (*ch
         if (!killed) return n - 1;
     }
 }
+
+Tokenizer *test_characters(void) {
+    static const char *const sentences[] = {"0123456789", "+-*/()=", "abcdefghijklmnopqrstuvwxyz", "12+34=46"};
+    TokenizerTrainOptions options = {.model_type = "char", .vocab_size = 47, .character_coverage = 1.0, .threads = 1};
+    Tokenizer *tok;
+    if (test_setup(NULL) != 0) return NULL;
+    assert_ok(tokenizer_train(sentences, sizeof sentences / sizeof *sentences, &options, test_path("chars")));
+    assert_ok(tokenizer_load(&tok, test_path("chars.model")));
+    (void)test_teardown(NULL);
+    return tok;
+}

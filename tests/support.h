@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "device/device.h"
+#include "text/tokenizer.h"
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, test_setup, test_teardown)
 int test_setup(void **state);
@@ -26,6 +27,9 @@ const char *test_path(const char *fmt, ...) __attribute__((format(printf, 1, 2))
 const char *test_dir(void);
 /* A file committed in tests/, e.g. "golden/x.safetensors", seen from the repository's root (make runs tests there). */
 const char *test_data(const char *name);
+/* A SentencePiece model of 47 pieces in which each character is one token: digits, + - * / ( ) =, lower-case letters; so what
+ * rows must look like can be written down by hand. For a group's setup; tokenizer_free when done. */
+Tokenizer *test_characters(void);
 
 /* Writes a file (not through base/file, so that faults do not touch it) and returns its path. */
 const char *test_write(const char *path, const char *text);

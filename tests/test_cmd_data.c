@@ -333,6 +333,29 @@ static void wrong_usage_of_prepare_is_explained(void **state) {
     assert_error(PREPARE(data, "--tokenizer", model, "--out", test_dir()), TANE_EINVAL, "holds other files");
 }
 
+/* Only conversations need the template that a tokenizer came with. */
+static void a_template_that_cannot_be_read_is_no_reason_to_stop(void **state) {
+    (void)state;
+    static const char *const sentences[] = {"0123456789+-=", "12+34=46"};
+    TokenizerTrainOptions options = {
+        .model_type = "char", .vocab_size = 17, .character_coverage = 1.0, .threads = 1};
+    const char *folder = test_path("model"), *data = test_path("m.jsonl"), *chat = test_path("chat.jsonl");
+    assert_ok(dir_make(folder));
+    assert_ok(tokenizer_train(sentences, 2, &options, test_path("model/tokenizer")));
+    test_write(test_path("model/chat_template.jinja"), "{% include 'x' %}");
+    test_write(data, "{\"prompt\":\"1+2=\",\"completion\":\"3\"}\n");
+    test_write(chat, "{\"messages\":[{\"role\":\"user\",\"content\":\"1\"},"
+                     "{\"role\":\"assistant\",\"content\":\"2\"}]}\n");
+    capture();
+    Status st = SHOW(data, "--tokenizer", folder);
+    const char *text = captured();
+    assert_ok(st);
+    assert_non_null(strstr(text, "1 + 2 = [3] [</s>]"));
+    assert_error(SHOW(chat, "--tokenizer", folder), TANE_EFORMAT, "needs a chat template");
+    assert_error(SHOW(data, "--tokenizer", folder, "--chat-template", test_path("model/chat_template.jinja")),
+                 TANE_EUNSUPPORTED, "include");
+}
+
 /* ---- disk and memory ---- */
 
 static Status small_job(void *out) { return ARITHMETIC("--digits", "1", "--out", out, "--holdout", "0.1"); }
@@ -367,6 +390,7 @@ int main(void) {
         TEST(same_command_same_bytes),
         TEST(wrong_usage_is_explained),
         TEST(show_prints_what_is_learned),
+        TEST(a_template_that_cannot_be_read_is_no_reason_to_stop),
         TEST(show_prints_the_rows_of_a_layout),
         TEST(stats_count_what_is_there),
         TEST(stats_are_told_to_people),

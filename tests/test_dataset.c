@@ -10,19 +10,10 @@
 
 static Tokenizer *tok;
 
-/* One character, one token: what a row must look like can be written down by hand. */
 static int make_tokenizer(void **state) {
     (void)state;
-    if (test_setup(NULL) != 0) return -1;
-    static const char *const sentences[] = {"0123456789", "+-*/()=", "abcdefghijklmnopqrstuvwxyz", "12+34=46"};
-    TokenizerTrainOptions options = {
-        .model_type = "char", .vocab_size = 47, .character_coverage = 1.0, .threads = 1};
-    const char *prefix = test_path("chars");
-    char model[512];
-    snprintf(model, sizeof model, "%s.model", prefix);
-    assert_ok(tokenizer_train(sentences, sizeof sentences / sizeof *sentences, &options, prefix));
-    assert_ok(tokenizer_load(&tok, model));
-    return test_teardown(NULL);
+    tok = test_characters();
+    return 0;
 }
 
 static int free_tokenizer(void **state) {

@@ -18,13 +18,8 @@ static Tokenizer *tok;
 
 static int make_tokenizer(void **state) {
     (void)state;
-    if (test_setup(NULL) != 0) return -1;
-    static const char *const sentences[] = {"0123456789", "+-*/()=", "abcdefghijklmnopqrstuvwxyz", "12+34=46"};
-    TokenizerTrainOptions options = {
-        .model_type = "char", .vocab_size = VOCAB, .character_coverage = 1.0, .threads = 1};
-    assert_ok(tokenizer_train(sentences, sizeof sentences / sizeof *sentences, &options, test_path("chars")));
-    assert_ok(tokenizer_load(&tok, test_path("chars.model")));
-    return test_teardown(NULL);
+    tok = test_characters();
+    return 0;
 }
 
 static int free_tokenizer(void **state) {

@@ -6,11 +6,13 @@
 Status data_input_open(DataInput *in, const Command *self, const char *tokenizer, const DataOptions *options,
                        const StringList *files) {
     Status st = TANE_OK;
+    ErrorCopy why = {0};
     *in = (DataInput){0};
     if (files->n == 0) return cli_usage(self, "name at least one file, pattern or folder");
     if (!tokenizer) return cli_usage(self, "--tokenizer MODEL is missing");
     TRY(model_tokenizer_load(&in->tokenizer, tokenizer));
-    TRY(open_template(&in->chat, options->chat_template, tokenizer, in->tokenizer));
+    TRY(open_template(&in->chat, options->chat_template, tokenizer, in->tokenizer, &why));
+    if (why.code != TANE_OK) fprintf(stderr, "warning: the chat template cannot be read: %s\n", why.text);
     TRY(data_options_dataset(options, in->tokenizer, in->chat, &in->arena, &in->options));
     TRY(ARENA_NEW_ARRAY(&in->arena, &in->sources, files->n));
     in->n_sources = files->n;

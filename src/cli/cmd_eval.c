@@ -201,8 +201,11 @@ static Status prepare(Evaluation *e, const Command *self, const char *model, con
     if (c->rows.chat_template) {
         chat_template_free(e->open.chat);
         e->open.chat = NULL;
-        TRY_RETURN(open_template(&e->open.chat, c->rows.chat_template, NULL, e->open.tokenizer));
+        TRY_RETURN(
+            open_template(&e->open.chat, c->rows.chat_template, NULL, e->open.tokenizer, &e->open.chat_error));
     }
+    if (c->rows.chat_prompts && e->open.chat_error.code != TANE_OK && !e->open.chat)
+        return err_restore(&e->open.chat_error);
     e->format = data.format;
     e->format.tokenizer = e->open.tokenizer;
     e->format.chat = e->open.chat;

@@ -56,11 +56,6 @@ struct JsonlReader {
     TextSpan span;
 };
 
-void jsonl_rewind(JsonlReader *r) {
-    r->span = (TextSpan){.path = r->path, .text = (const char *)r->map.data, .n = r->map.size, .last = true};
-    (void)text_begin(&r->span); /* it went well when the file was opened */
-}
-
 Status jsonl_open(JsonlReader **out, const char *path) {
     Status st = TANE_OK;
     JsonlReader *r = NULL;

@@ -82,7 +82,6 @@ Status jsonl_scan(TextSpan *span, JsonlLine *line, bool *more);
 typedef struct JsonlReader JsonlReader;
 Status jsonl_open(JsonlReader **out, const char *path);
 void jsonl_close(JsonlReader *reader); /* NULL is fine */
-void jsonl_rewind(JsonlReader *reader);
 
 /* The next line that is not empty, unchecked. *more is false behind the last one; a file without any is an error. */
 Status jsonl_line(JsonlReader *reader, JsonlLine *line, bool *more);

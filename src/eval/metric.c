@@ -39,8 +39,11 @@ Status metric_of_file(Metric *out, const char *path, const char *format, const c
     RowColumns keys = {0};
     Row row = {0};
     size_t n;
+    const char *names[N_KEYS];
+    RowsOptions how = {.columns = names, .separator = separator, .piece = 1};
     TRY(row_columns_init(&keys, format, columns));
-    TRY(rows_open(&reader, path, &(RowsOptions){.separator = separator, .piece = 1}));
+    how.n_columns = row_columns_names(&keys, names);
+    TRY(rows_open(&reader, path, &how));
     TRY(rows_chunk(reader, &row, 1, &n));
     if (row.plain) *out = METRIC_PERPLEXITY;
     else TRY(metric_of_object(out, &row.line, &keys));

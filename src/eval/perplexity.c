@@ -247,7 +247,10 @@ static Status read_file(Measuring *m, size_t index) {
     Status st = TANE_OK;
     RowReader *reader = NULL;
     Row *rows = NULL;
-    const RowsOptions how = {.separator = m->o->separator,
+    const char *names[N_KEYS];
+    const RowsOptions how = {.columns = names,
+                             .n_columns = row_columns_names(&m->columns, names),
+                             .separator = m->o->separator,
                              .piece = tokenizer_cuts_at_lines(m->o->tokenizer) ? PIECE : 0};
     m->file = &m->out->files[index];
     TRY(MEM_NEW_ARRAY(&rows, CHUNK));

@@ -92,10 +92,12 @@ static Status read_file(Reading *r, const char *path, size_t *longest_bytes) {
     Status st = TANE_OK;
     RowReader *reader = NULL;
     Row *rows = NULL;
+    const char *keys[ROW_FORMAT_KEYS];
+    RowsOptions how = {.columns = keys, .n_columns = row_format_keys(r->format, keys)};
     int64_t limit = r->options->limit, left = limit ? limit : INT64_MAX;
     TRY(arena_strdup(&r->q->arena, &r->q->paths[r->q->n_paths++], path));
     TRY(MEM_NEW_ARRAY(&rows, CHUNK));
-    TRY(rows_open(&reader, path, &(RowsOptions){0}));
+    TRY(rows_open(&reader, path, &how));
     for (size_t n = 1; n > 0 && left > 0; left -= (int64_t)n) {
         TRY(rows_chunk(reader, rows, left < CHUNK ? (size_t)left : CHUNK, &n));
         for (size_t i = 0; i < n; i++) TRY(take_row(r, &rows[i], longest_bytes));

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/layout.h"
 #include "ops/ops.h"
 
 enum { TOKENS, LABELS, POSITIONS, STARTS, ARRAYS };
@@ -80,15 +81,8 @@ size_t windows_bytes(const Windows *w) {
 /* Where a window lies: in which row, and where in it. */
 typedef struct Place {
     Window *window;
-    size_t index;
     int64_t row, at;
 } Place;
-
-static int longest_first(const void *x, const void *y) {
-    const Place *a = x, *b = y;
-    if (a->window->n != b->window->n) return a->window->n < b->window->n ? 1 : -1;
-    return (a->index > b->index) - (a->index < b->index);
-}
 
 static int by_row(const void *x, const void *y) {
     const Place *a = x, *b = y;
@@ -96,23 +90,27 @@ static int by_row(const void *x, const void *y) {
     return (a->at > b->at) - (a->at < b->at);
 }
 
-/* First fit, the longest first; rows before `full` have no room for anything that is still to come. */
 static Status pack(const Windows *w, Place *places, size_t n) {
-    int64_t *used, rows = 0, full = 0;
-    qsort(places, n, sizeof *places, longest_first);
-    TRY_RETURN(MEM_NEW_ARRAY(&used, n));
-    int64_t shortest = n ? places[n - 1].window->n : 0;
+    Status st = TANE_OK;
+    int32_t *lengths = NULL;
+    int64_t *row_of = NULL, *used = NULL, rows;
+    TRY(MEM_NEW_ARRAY(&lengths, n));
+    TRY(MEM_NEW_ARRAY(&row_of, n));
+    TRY(MEM_NEW_ARRAY(&used, n));
+    for (size_t i = 0; i < n; i++) lengths[i] = (int32_t)places[i].window->n;
+    TRY(layout_best_fit(w->width, (int64_t)n, lengths, row_of, &rows));
     for (size_t i = 0; i < n; i++) {
         Place *p = &places[i];
-        while (full < rows && w->width - used[full] < shortest) full++;
-        for (p->row = full; p->row < rows && w->width - used[p->row] < p->window->n;) p->row++;
-        if (p->row == rows) rows++;
+        p->row = row_of[i];
         p->at = used[p->row];
         used[p->row] += p->window->n;
     }
-    mem_free(used);
     qsort(places, n, sizeof *places, by_row);
-    return TANE_OK;
+out:
+    mem_free(lengths);
+    mem_free(row_of);
+    mem_free(used);
+    return st;
 }
 
 /* ---- batches ---- */
@@ -168,7 +166,7 @@ Status windows_score(Windows *w, const int32_t *tokens, Window *list, size_t n) 
     Status st = TANE_OK;
     Place *places;
     TRY_RETURN(MEM_NEW_ARRAY(&places, n));
-    for (size_t i = 0; i < n; i++) places[i] = (Place){.window = &list[i], .index = i};
+    for (size_t i = 0; i < n; i++) places[i] = (Place){.window = &list[i]};
     TRY(pack(w, places, n));
     for (size_t from = 0, to; from < n; from = to) {
         const int64_t first_row = places[from].row / w->rows * w->rows;

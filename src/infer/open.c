@@ -115,7 +115,7 @@ static Status new_template(ChatTemplate **out, const char *where, const char *te
     return chat_template_new(out, where, text, n, names[0], names[1], names[2], names[3]);
 }
 
-Status open_template(ChatTemplate **out, const char *file, const char *model, const Tokenizer *tok) {
+static Status read_template(ChatTemplate **out, const char *file, const char *model, const Tokenizer *tok) {
     enum { MOST_BYTES = 1 << 20 };
     Status st = TANE_OK;
     GgufFile *gguf = NULL;
@@ -139,12 +139,16 @@ out:
     return st;
 }
 
-Status open_chat(OpenModel *open) {
-    Status st = open_template(&open->chat, NULL, open->folder, open->tokenizer);
-    if (st != TANE_EUNSUPPORTED && st != TANE_EFORMAT) return st;
-    err_save(&open->chat_error); /* only a conversation needs it */
+Status open_template(ChatTemplate **out, const char *file, const char *model, const Tokenizer *tok, ErrorCopy *why) {
+    Status st = read_template(out, file, model, tok);
+    if (file || (st != TANE_EUNSUPPORTED && st != TANE_EFORMAT)) return st;
+    err_save(why);
     err_clear();
     return TANE_OK;
+}
+
+Status open_chat(OpenModel *open) {
+    return open_template(&open->chat, NULL, open->folder, open->tokenizer, &open->chat_error);
 }
 
 Status open_model(OpenModel *out, const char *name, const char *compute, const char *device, const char *tokenizer) {

@@ -26,8 +26,11 @@ Status open_model(OpenModel *out, const char *name, const char *compute, const c
 void open_model_close(OpenModel *open);
 /* Fills in chat and chat_error from folder and tokenizer, as open_model does. */
 Status open_chat(OpenModel *open);
-/* A chat template: from `file` (Jinja), else the one that a model's folder or .gguf file has. *out is NULL when there is none. */
-Status open_template(ChatTemplate **out, const char *file, const char *model, const Tokenizer *tokenizer);
+/* A chat template: from `file` (Jinja), else the one that a model's folder or .gguf file has. *out is NULL when there
+ * is none, and when tane cannot read the model's own: only conversations need it, so that is no failure; *why has the
+ * reason. */
+Status open_template(ChatTemplate **out, const char *file, const char *model, const Tokenizer *tokenizer,
+                     ErrorCopy *why);
 
 /* The tokens that end an answer: EOS of the tokenizer and of the model's configuration, and what ends a turn in the
  * chat template where that is a special token ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", ...). */

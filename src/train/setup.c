@@ -77,7 +77,9 @@ static Status load_data(Trainer *t) {
     DatasetOptions options;
     DataSource *sources;
     size_t n;
-    TRY(open_template(&t->chat, o->chat_template, o->tokenizer ? o->tokenizer : o->model, t->tokenizer));
+    ErrorCopy why = {0};
+    TRY(open_template(&t->chat, o->chat_template, o->tokenizer ? o->tokenizer : o->model, t->tokenizer, &why));
+    if (why.code != TANE_OK) trainer_message(t, TANE_WARNING, "the chat template cannot be read: %s", why.text);
     TRY(data_options_dataset(&data, t->tokenizer, t->chat, &arena, &options));
     TRY(train_options_sources(t->set, &arena, &sources, &n));
     TRY(dataset_load(&t->train, sources, n, &options, (uint64_t)o->seed));

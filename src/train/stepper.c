@@ -13,10 +13,10 @@
 enum { DEPTH = 4 };
 
 /* Offsets in the block and in the results. */
-typedef struct Layout {
+typedef struct BlockLayout {
     size_t hyper, ids, array, batch, bytes; /* runs come first; array: bytes of one of a micro-batch's arrays */
-    size_t control, result_bytes;    /* losses come first */
-} Layout;
+    size_t control, result_bytes;           /* losses come first */
+} BlockLayout;
 
 typedef struct Slot {
     StepInput input;
@@ -31,7 +31,7 @@ struct Stepper {
     BatchTape *tape;
     Optimizer *optimizer;
     int64_t accumulation;
-    Layout layout;
+    BlockLayout layout;
     Slot slot[DEPTH];
     int depth, first, in_flight; /* slots first .. first + in_flight - 1 are queued */
     char *block, *results;       /* on the device */
@@ -41,8 +41,8 @@ struct Stepper {
 
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-static Layout layout_of(const BatchTape *tape, int64_t accumulation) {
-    Layout l = {0};
+static BlockLayout layout_of(const BatchTape *tape, int64_t accumulation) {
+    BlockLayout l = {0};
     size_t n = (size_t)accumulation;
     l.array = align64((size_t)(tape->rows * tape->width) * sizeof(int32_t));
     l.hyper = align64((n + 1) * sizeof(TapeRun));
@@ -55,7 +55,7 @@ static Layout layout_of(const BatchTape *tape, int64_t accumulation) {
 }
 
 size_t stepper_bytes(const BatchTape *tape, int64_t accumulation) {
-    Layout l = layout_of(tape, accumulation);
+    BlockLayout l = layout_of(tape, accumulation);
     return l.bytes + l.result_bytes;
 }
 

@@ -235,10 +235,10 @@ static void find_place(const Loop *l, const StepResult *r, char *place, size_t s
     if (bad >= 0) {
         layout_document(layout, bad, 0, &a);
         layout_document(layout, bad, layout_documents(layout, bad) - 1, &b);
-        if (a.line == b.line) snprintf(place, size, " at the row from %s:%" PRId64, a.source, a.line);
+        if (layout_documents(layout, bad) == 1) snprintf(place, size, " at the row from %s:%" PRId64, a.source, a.line);
         else
-            snprintf(place, size, " in a row packed from %s:%" PRId64 " to %s:%" PRId64, a.source, a.line, b.source,
-                     b.line);
+            snprintf(place, size, " in the row of the batch that holds %s:%" PRId64 " to %s:%" PRId64, a.source, a.line,
+                     b.source, b.line);
         return;
     }
     int64_t end = last->rows - 1;
@@ -502,8 +502,7 @@ static Status loop(Loop *l) {
 static void start_watch(Loop *l) {
     enum { USUAL_PATIENCE = 300 };
     const TrainOptions *o = l->t.o;
-    int64_t warmup = o->warmup_steps < 1 ? (int64_t)(o->warmup_steps * (double)l->t.plan.total_steps)
-                                         : (int64_t)o->warmup_steps;
+    int64_t warmup = schedule_warmup(o, l->t.plan.total_steps);
     l->watch = (Watch){.fresh = !o->model && l->step == 0,
                        .may_be_slow = l->t.device->host && strcmp(o->device, "cpu") != 0,
                        .patience = 2 * warmup > USUAL_PATIENCE ? 2 * warmup : USUAL_PATIENCE,

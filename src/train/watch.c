@@ -8,8 +8,7 @@ enum { FIRST_STEPS = 20, TIMED_STEPS = 20, LONG_HOURS = 3 };
 static const double MUST_FALL = 0.02; /* share of the first loss */
 
 static bool loss_is_stuck(Watch *w, char *text, size_t size) {
-    if (!w->fresh || w->told_loss || w->steps != w->patience || w->recent < (1 - MUST_FALL) * w->first) return false;
-    w->told_loss = true;
+    if (!w->fresh || w->steps != w->patience || w->recent < (1 - MUST_FALL) * w->first) return false;
     snprintf(
         text, size,
         "the loss does not fall: %.3f in the first steps, %.3f after %lld. Is learning_rate=%g too small (or so large "
@@ -19,8 +18,7 @@ static bool loss_is_stuck(Watch *w, char *text, size_t size) {
 }
 
 static bool takes_long(Watch *w, double seconds_left, char *text, size_t size) {
-    if (!w->may_be_slow || w->told_time || w->steps != TIMED_STEPS || seconds_left < 3600.0 * LONG_HOURS) return false;
-    w->told_time = true;
+    if (!w->may_be_slow || w->steps != TIMED_STEPS || seconds_left < 3600.0 * LONG_HOURS) return false;
     snprintf(
         text, size,
         "about %.0f hours to go on this CPU: a run like this is for a GPU. `tane doctor` says why none is used here; a "

@@ -15,7 +15,6 @@ typedef struct Watch {
     /* its own */
     int64_t steps;
     double first, recent; /* mean loss of the first steps, and a running one */
-    bool told_loss, told_time;
 } Watch;
 
 /* After each step, with the mean loss and the seconds that are left. True: `text` says something worth a warning. */
